@@ -115,7 +115,7 @@ def read_member(sample: Sample, extension: str) -> bytes:
         raise DataError(f"{sample.shard}: cannot be read ({error.strerror or error}).") from error
     if len(data) != size:
         raise DataError(
-            f"{sample.shard}: short read: {sample.key}.{extension} should have {size} bytes at {offset}, got {len(data)}. "
+            f"{sample.shard}: short read: {sample.key}.{extension} has {len(data)} bytes instead of {size}. "
             "The shard was changed or cut after it was indexed."
         )
     return data
@@ -262,7 +262,7 @@ def _read_text(path: Path) -> str:
 
 
 def _read_lines(path: Path) -> list[str]:
-    """Lines end at "\\n" only, the last "\\n" ends a line and begins none, and a blank line is a line."""
+    """Lines end at a line feed only, the last line feed ends a line and begins none, and a blank line is a line."""
     text = _read_text(path)
     return text.removesuffix("\n").split("\n") if text else []
 
@@ -305,7 +305,7 @@ def _parse_label(sample: Sample, data: bytes, classes: int) -> int:
 
 
 def _parse_captions(sample: Sample, data: bytes) -> tuple[str, ...]:
-    """Captions are joined by "\\n" and by nothing else: U+2028 and its like stand inside captions.
+    """Captions are joined by a line feed and by nothing else: U+2028 and its like stand inside captions.
 
     The layout writes a line break inside a caption as backslash and n and its readers keep these two characters, so
     published numbers include them; they are kept here too.
