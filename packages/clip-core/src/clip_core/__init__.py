@@ -1,0 +1,57 @@
+"""CLIP models for inference: towers, tokenizer, preprocessing. Never opens a socket; weights load without pickle.
+
+`create_model(name)` builds one, `load(folder)` reads one back, and `zero_shot` classifies with it. torchvision is
+imported when the first transform is built; importing this package costs little more than importing torch.
+"""
+
+from __future__ import annotations
+
+from clip_core.__about__ import __version__
+from clip_core.bundle import (
+    Bundle,
+    create,
+    create_model,
+    create_model_and_transforms,
+    get_tokenizer,
+    load,
+    save,
+)
+from clip_core.config import ClipConfig
+from clip_core.errors import (
+    CheckpointMismatch,
+    ClipError,
+    ConfigError,
+    DataError,
+    ImageError,
+    TokenTooLong,
+    UnknownModel,
+)
+from clip_core.images import open_image
+from clip_core.model import Clip, ClipOutput
+from clip_core.preprocess import build_transform
+from clip_core.presets import get_config, list_models
+
+__all__ = [
+    "Bundle",
+    "CheckpointMismatch",
+    "Clip",
+    "ClipConfig",
+    "ClipError",
+    "ClipOutput",
+    "ConfigError",
+    "DataError",
+    "ImageError",
+    "TokenTooLong",
+    "UnknownModel",
+    "__version__",
+    "build_transform",
+    "create",
+    "create_model",
+    "create_model_and_transforms",
+    "get_config",
+    "get_tokenizer",
+    "list_models",
+    "load",
+    "open_image",
+    "save",
+]

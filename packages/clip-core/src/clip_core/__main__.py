@@ -1,0 +1,55 @@
+"""`python -m clip_core classify`: score one image against texts with a bundle, using nothing but this package."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from clip_core.command import run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and give its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clip_core",
+        description="Use a CLIP bundle (a folder written by clip_core.save or clip-train) on this machine, offline.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    classify = commands.add_parser(
+        "classify",
+        help="which of these texts describes the image?",
+        description="Score one image against texts; prints one line per text, best first: probability, tab, text.",
+    )
+    classify.add_argument("--bundle", required=True, metavar="DIR", help="the bundle folder")
+    classify.add_argument("--device", default="cpu", help="where to compute: cpu, cuda, mps (default cpu)")
+    classify.add_argument("image", help="an image file that Pillow reads")
+    classify.add_argument("text", nargs="+", help='candidate texts, say "a dog" "a cat"')
+    options = parser.parse_args(arguments)
+    return run(lambda: _classify(options), parser.prog)
+
+
+def _classify(options: argparse.Namespace) -> None:
+    # Imported late so that --help answers at once.
+    import torch
+
+    from clip_core.bundle import load
+    from clip_core.images import open_image
+    from clip_core.zero_shot import encode_texts
+
+    image = open_image(options.image)
+    bundle = load(options.bundle, device=options.device)
+    with torch.inference_mode():
+        pixels = bundle.preprocess(image).unsqueeze(0).to(options.device)
+        feature = bundle.model.encode_image(pixels, normalize=True).float().cpu()
+        texts = encode_texts(bundle.model, bundle.tokenizer, options.text)
+        logits = bundle.model.logit_scale.exp().float().cpu() * feature @ texts.T
+        if bundle.model.logit_bias is not None:
+            logits = logits + bundle.model.logit_bias.float().cpu()
+        probabilities = logits.softmax(dim=-1)[0].tolist()
+    for probability, text in sorted(zip(probabilities, options.text, strict=True), reverse=True):
+        print(f"{probability:.4f}\t{text}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Opening an image from whatever holds it, decoded in full, or an error that says what is wrong with which file."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import TYPE_CHECKING
+
+from clip_core.errors import ImageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["open_image"]
+
+
+def open_image(source: str | os.PathLike[str] | bytes | Image, *, name: str | None = None) -> Image:
+    """A PIL image with its pixels decoded, in the mode of the file, from a path, encoded bytes or a PIL image.
+
+    Args:
+        source: where the image is.
+        name: what to call it in errors, say "00000.tar:s0000012.png" for bytes; default the path.
+
+    Raises:
+        ImageError: the file is missing, is not an image that Pillow reads, is cut short, or is larger than
+            Pillow's decompression bomb limit; names the file and the reason.
+    """
+    import PIL.Image
+
+    if isinstance(source, (str, os.PathLike)):
+        label = name or os.fspath(source)
+    elif isinstance(source, bytes):
+        label = name or f"of {len(source)} bytes"
+    elif isinstance(source, PIL.Image.Image):
+        label = name or getattr(source, "filename", "") or f"of mode {source.mode} and size {source.size}"
+    else:
+        raise ImageError(f"Cannot open {type(source).__name__} as an image; allowed: a path, bytes or a PIL image.")
+    try:
+        if isinstance(source, PIL.Image.Image):
+            image = source
+        else:
+            image = PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        # Decoding is lazy in Pillow; a damaged body shows only here.
+        image.load()
+    except FileNotFoundError as error:
+        raise ImageError(f"Cannot open image {label}: there is no such file.") from error
+    except PIL.UnidentifiedImageError as error:
+        raise ImageError(
+            f"Cannot open image {label}: not a format that Pillow reads, or its header is damaged."
+        ) from error
+    except (OSError, SyntaxError, ValueError, EOFError, PIL.Image.DecompressionBombError) as error:
+        raise ImageError(f"Cannot open image {label}: {error}") from error
+    return image

@@ -1,0 +1,83 @@
+"""From a PIL image to the normalised (3, size, size) float32 tensor that a tower takes, for evaluation and training.
+
+Made of torchvision's own transforms, so that evaluation equals them bit for bit; torchvision is imported when a
+transform is built, not with the package.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from clip_core.config import PreprocessConfig
+from clip_core.errors import ConfigError
+from clip_core.schema import Schema
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+__all__ = ["AugmentConfig", "Transform", "build_transform"]
+
+Transform = Callable[["Image"], "Tensor"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentConfig(Schema):
+    """The random part of the training transform.
+
+    A crop of a share of the area drawn from `scale` and an aspect ratio drawn from `ratio` is resized to the model's
+    size. The defaults are OpenCLIP's: a light crop, nothing else.
+    """
+
+    scale: tuple[float, float] = (0.9, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def check(self) -> None:
+        self.require(0 < self.scale[0] <= self.scale[1] <= 1, "scale", "two rising numbers in (0, 1]")
+        self.require(0 < self.ratio[0] <= self.ratio[1], "ratio", "two rising numbers above 0")
+
+
+def build_transform(
+    config: PreprocessConfig, *, train: bool = False, augment: AugmentConfig | None = None
+) -> Transform:
+    """The transform of one PIL image to a (3, size, size) float32 tensor.
+
+    For evaluation: resize, centre crop, to RGB, scale to [0, 1], normalise, in this order. For training the first two
+    are a random resized crop, which draws from torch's global generator.
+
+    Raises:
+        ConfigError: `augment` was given for an evaluation transform.
+    """
+    from torchvision import transforms
+
+    if augment is not None and not train:
+        raise ConfigError(f"build_transform got augment={augment!r} with train=False; pass train=True or no augment.")
+    interpolation = transforms.InterpolationMode(config.interpolation)
+    steps: list[Any] = [_expand_palette]
+    if train:
+        augment = augment or AugmentConfig()
+        steps.append(
+            transforms.RandomResizedCrop(
+                config.size, scale=augment.scale, ratio=augment.ratio, interpolation=interpolation
+            )
+        )
+    elif config.resize_mode == "squash":
+        steps.append(transforms.Resize((config.size, config.size), interpolation=interpolation))
+    else:
+        steps.append(transforms.Resize(config.size, interpolation=interpolation))
+        steps.append(transforms.CenterCrop(config.size))
+    steps += [_to_rgb, transforms.ToTensor(), transforms.Normalize(mean=config.mean, std=config.std)]
+    return transforms.Compose(steps)
+
+
+def _expand_palette(image: Image) -> Image:
+    # Pillow silently resizes palette and one-bit images by nearest neighbour, whatever was asked.
+    if image.mode in ("P", "1"):
+        return image.convert("RGBA" if "transparency" in image.info else "RGB")
+    return image
+
+
+def _to_rgb(image: Image) -> Image:
+    return image.convert("RGB")

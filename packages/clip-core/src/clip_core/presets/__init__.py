@@ -1,0 +1,31 @@
+"""Names of architectures and the configurations behind them: `list_models()` and `get_config(name)`.
+
+Each file here is one family, a table of sizes with a function that turns a row into a `ClipConfig`. A name that ends
+in "-quickgelu" is an alias: the same row with OpenAI's activation in both towers. That activation is a fact about a
+set of weights, so any name may carry the suffix whether or not weights were published under it.
+"""
+
+from __future__ import annotations
+
+from clip_core.config import ClipConfig
+from clip_core.errors import UnknownModel
+from clip_core.presets import vit
+
+__all__ = ["QUICK_GELU_SUFFIX", "get_config", "list_models"]
+
+QUICK_GELU_SUFFIX = "-quickgelu"
+
+
+def list_models() -> list[str]:
+    """Every architecture name that `create_model` takes, sorted."""
+    names = [*vit.PRESETS, *(name + QUICK_GELU_SUFFIX for name in vit.PUBLISHED_WITH_QUICK_GELU)]
+    return sorted(names, key=str.lower)
+
+
+def get_config(name: str) -> ClipConfig:
+    """The configuration of architecture `name`; raises `UnknownModel` with the nearest names."""
+    base = name.removesuffix(QUICK_GELU_SUFFIX)
+    if base not in vit.PRESETS:
+        raise UnknownModel.among("model", name, list_models(), "clip_core.list_models() lists them all.")
+    config = vit.PRESETS[base]
+    return config.with_activation("quick_gelu") if base != name else config
