@@ -1,0 +1,11 @@
+"""Text to token ids: the tokenizers that CLIP models were trained with.
+
+Today that is OpenAI's byte-pair tokenizer (`ClipTokenizer`), which OpenAI's and OpenCLIP's models share. What a model
+does with the ids is the text tower's affair.
+"""
+
+from __future__ import annotations
+
+from clip_core.tokenizer.bpe import ClipTokenizer, TokenBatch
+
+__all__ = ["ClipTokenizer", "TokenBatch"]
