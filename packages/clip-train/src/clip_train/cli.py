@@ -1,0 +1,56 @@
+"""The command `clip-train`: trains, or with `show` prints the resolved configuration. Results go to stdout."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+
+from clip_core import command
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with `arguments` (default: the process's); returns the exit code, 2 for a user's mistake."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return command.run(lambda: _dispatch(words), "clip-train")
+
+
+def _dispatch(words: list[str]) -> None:
+    from clip_train.flags import build_parser, parse
+
+    show = bool(words) and words[0] == "show"
+    if not words:
+        build_parser().print_help(sys.stderr)
+    config, output = parse(words[1:] if show else words)
+    if show:
+        print(json.dumps(config.to_json(), indent=2, allow_nan=False))
+        return
+    from clip_train.run import train
+
+    progress = sys.stderr.isatty() if output.progress is None else output.progress
+    handler = _BarHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    root = logging.getLogger()
+    others, root.handlers = root.handlers, [handler]
+    try:
+        result = train(config, progress=progress)
+    finally:
+        root.handlers = others
+    print(
+        f"run {result.folder}\nbundle {result.bundle}\n"
+        f"loss {result.loss:.5g} after {result.steps} steps and {result.samples_seen} samples, "
+        f"{result.samples_per_second:.0f} samples/s; skipped {result.skipped_samples} samples and "
+        f"{result.skipped_steps} steps; {result.truncated_captions} captions truncated"
+    )
+
+
+class _BarHandler(logging.Handler):
+    """Writes log lines to stderr above a progress bar, if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)

@@ -1,0 +1,112 @@
+"""From one slot of the order to one image tensor and its tokens; what cannot be read is replaced and accounted for.
+
+Shapes: B samples, S tokens. Every random draw is keyed by (seed, epoch, sample), so it does not matter which process
+decodes what, or when. What this room leaves out: where the bytes lie (`source`) and processes (`loader`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from clip_core import ImageError, open_image
+from clip_core.errors import DataError
+from clip_core.preprocess import Transform
+from clip_core.tokenizer import ClipTokenizer
+from clip_train.data.order import Order
+from clip_train.data.source import Source
+from clip_train.keyed import mix
+
+__all__ = ["Batch", "Decoder", "Skipped"]
+
+# A data set in which so many samples in a row are bad is not one to train on.
+_MOST_SUBSTITUTES = 1000
+
+
+class Skipped(NamedTuple):
+    """A sample that came up and could not be used; another took its slot."""
+
+    index: int
+    reason: str
+
+
+class Batch(NamedTuple):
+    """What the loop gets for one step."""
+
+    images: Tensor
+    """(B, 3, size, size) float32, augmented and normalised."""
+    tokens: Tensor
+    """(B, S) int64; S is the longest caption of the batch, end-of-text included, at most the context length."""
+    skipped: list[Skipped]
+    """The samples that had a slot in this batch and could not be used."""
+    truncated: list[int]
+    """The samples whose caption was longer than the context."""
+
+
+class Decoder:
+    """Makes batches; holds everything that is needed for it and no state, and pickles."""
+
+    def __init__(self, source: Source, order: Order, transform: Transform, tokenizer: ClipTokenizer) -> None:
+        self.source = source
+        self.order = order
+        self.transform = transform
+        self.tokenizer = tokenizer
+
+    def batch(self, slots: Iterable[tuple[int, int]]) -> Batch:
+        """The samples at `slots`, each an (epoch, position).
+
+        Draws from torch's global generator, which it leaves in the state of the last sample's key. Raises
+        `DataError` when the storage fails, or when no usable sample is left.
+        """
+        images: list[Tensor] = []
+        captions: list[str] = []
+        indices: list[int] = []
+        skipped: list[Skipped] = []
+        for epoch, position in slots:
+            index = self.order.sample(epoch, position)
+            sample = self._decode(epoch, index)
+            if isinstance(sample, str):
+                skipped.append(Skipped(index, sample))
+                index, sample = self._substitute(epoch, position, sample)
+            images.append(sample[0])
+            captions.append(sample[1])
+            indices.append(index)
+        tokens, truncated = self._tokenize(captions)
+        return Batch(torch.stack(images), tokens, skipped, [indices[row] for row in truncated])
+
+    def _substitute(self, epoch: int, position: int, reason: str) -> tuple[int, tuple[Tensor, str]]:
+        # A bad substitute is not counted here: it has a slot of its own in this pass and is counted there.
+        attempts = min(self.order.count, _MOST_SUBSTITUTES)
+        for attempt in range(attempts):
+            index = self.order.substitute(epoch, position, attempt)
+            sample = self._decode(epoch, index)
+            if not isinstance(sample, str):
+                return index, sample
+        label = self.source.label(self.order.sample(epoch, position))
+        raise DataError(f"{label}: {reason} None of {attempts} other samples tried in its place can be used either.")
+
+    def _decode(self, epoch: int, index: int) -> tuple[Tensor, str] | str:
+        """Image and caption of a sample, or why it cannot be used."""
+        try:
+            data, text = self.source.read(index)
+            caption = text.decode("utf-8").strip()
+            if not caption:
+                return "the caption is empty."
+            image = open_image(data, name=self.source.label(index))
+        except UnicodeDecodeError as error:
+            return f"the caption is not UTF-8 ({error.reason} at byte {error.start})."
+        except ImageError as error:
+            return str(error)
+        torch.default_generator.manual_seed(mix(self.order.seed, epoch, index) >> 1)
+        return self.transform(image), caption
+
+    def _tokenize(self, captions: list[str]) -> tuple[Tensor, list[int]]:
+        """(B, S) tokens and the rows that were cut."""
+        tokens, lengths = self.tokenizer.tokenize(captions)
+        # Padding beyond the longest text never reaches the features of a causal tower that is read at the end of
+        # text, so it is not even computed.
+        longest = min(int(lengths.max()), tokens.shape[1])
+        return tokens[:, :longest].contiguous(), (lengths > tokens.shape[1]).nonzero().flatten().tolist()

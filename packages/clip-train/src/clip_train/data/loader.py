@@ -1,0 +1,60 @@
+"""Batches by step number, decoded ahead of time by torch's DataLoader.
+
+The sampler hands out step numbers and a step is a pure function of its number, so the loader carries no state and
+starts anywhere. Workers run through all epochs without a stop in between.
+What this room leaves out: what is in a batch (`decode`), and logging: a batch brings its own account.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from clip_train.data.decode import Batch, Decoder
+
+__all__ = ["StepDataset", "iterate_batches"]
+
+
+class StepDataset(Dataset[Batch]):
+    """Step number (from 0) -> its batch."""
+
+    def __init__(self, decoder: Decoder, batch_size: int) -> None:
+        self.decoder = decoder
+        self.batch_size = batch_size
+
+    def __getitem__(self, step: int) -> Batch:
+        count = self.decoder.order.count
+        first = step * self.batch_size
+        return self.decoder.batch(divmod(slot, count) for slot in range(first, first + self.batch_size))
+
+
+def iterate_batches(
+    decoder: Decoder, batch_size: int, steps: range, *, workers: int, device: torch.device
+) -> Iterator[Batch]:
+    """The batches of `steps`, in order, read ahead by `workers` processes (0: read when asked for).
+
+    Batches are in pinned memory where `device` is a GPU. Raises what `Decoder.batch` raises.
+    """
+    loader: DataLoader[Batch] = DataLoader(
+        StepDataset(decoder, batch_size),
+        batch_size=None,
+        sampler=steps,
+        num_workers=workers,
+        collate_fn=_as_is,
+        pin_memory=device.type == "cuda",
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=_start_worker,
+    )
+    return iter(loader)
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _start_worker(number: int) -> None:
+    # Ctrl-C reaches the whole process group; the training process alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

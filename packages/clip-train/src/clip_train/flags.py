@@ -1,0 +1,173 @@
+"""The command line, generated from `config`: open_clip's flag names, abbreviations included, into a `TrainConfig`.
+
+What this room leaves out: the sub-commands and all output (`cli`), and what the fields mean (`config`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any, Literal, NoReturn
+
+from clip_core.errors import ConfigError, nearest
+from clip_train.config import AugmentConfig, TrainConfig, groups
+from clip_train.peer_flags import LATER, NEVER
+
+__all__ = ["build_parser", "parse"]
+
+_TITLES = {"data": "data", "model": "model", "optim": "optimisation", "run": "run"}
+_ALIASES = {"grad_clip_norm": ("--clip-grad-norm",)}
+# Values of open_clip that mean the same thing here under another name.
+_SYNONYMS = {"precision": {"amp_bfloat16": "amp_bf16"}}
+_REFUSED_VALUES = {
+    ("precision", "amp"): "float16 with a loss scaler is not built yet; use amp_bf16, which has the range of fp32",
+    ("precision", "fp16"): "not built yet; use amp_bf16",
+    ("precision", "bf16"): "not built yet; use amp_bf16",
+    ("precision", "pure_bf16"): "not built yet; use amp_bf16",
+    ("precision", "pure_fp16"): "not built yet; use amp_bf16",
+    ("dataset_type", "synthetic"): "not built yet; use webdataset or csv",
+    ("lr_scheduler", "const-cooldown"): "not built yet; use cosine or const",
+    ("image_interpolation", "random"): "not built yet; use bicubic or bilinear",
+}
+
+
+def parse(arguments: Sequence[str]) -> tuple[TrainConfig, argparse.Namespace]:
+    """The run that `arguments` (without the program's name) describe, and the options that are about output only.
+
+    Raises `ConfigError` for a flag that does not exist (with the nearest names), one that is open_clip's but not
+    built here, and a value that is not allowed. `--help` prints and exits, as argparse does.
+    """
+    namespace, unknown = build_parser().parse_known_args(list(arguments))
+    given = vars(namespace)
+    refused: list[str] = given.pop("_refused", [])
+    if unknown:
+        raise ConfigError(_describe_unknown(unknown))
+    if refused:
+        raise ConfigError(" ".join(refused))
+    output = argparse.Namespace(progress=given.pop("progress", None))
+    return TrainConfig.of(**given), output
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; what is not given on the command line is absent from its namespace."""
+    parser = _Parser(
+        prog="clip-train",
+        usage="clip-train --train-data DATA --model NAME [flags]\n       clip-train show FLAGS   (print the resolved configuration and stop)",
+        description="Train a CLIP model. The flags are open_clip's; a unique beginning of a flag is enough.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
+        argument_default=argparse.SUPPRESS,
+    )
+    for name, record in groups().items():
+        group = parser.add_argument_group(_TITLES[name])
+        hints = typing.get_type_hints(record)
+        for field in dataclasses.fields(record):
+            _add_flag(group, field, hints[field.name])
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="progress bar on stderr (default: where stderr is a terminal)",
+    )
+    for flag in LATER:
+        parser.add_argument(f"--{flag}", action=_Refuse, nargs="*", help=argparse.SUPPRESS)
+    for flag in NEVER:
+        parser.add_argument(f"--{flag}", action=_Refuse, nargs="*", help=argparse.SUPPRESS)
+    return parser
+
+
+def _add_flag(group: Any, field: dataclasses.Field[Any], annotation: Any) -> None:
+    names = (f"--{field.name.replace('_', '-')}", *_ALIASES.get(field.name, ()))
+    text = field.metadata["help"].replace("%", "%%")
+    if field.default is dataclasses.MISSING:
+        text += " (required)" if field.default_factory is dataclasses.MISSING else f" (default: {_say(AugmentConfig())})"
+    elif field.default not in (None, "", False):
+        text += f" (default: {field.default!r})" if field.default == "\t" else f" (default: {field.default})"
+    options = [o for o in _options(annotation) if o is not type(None)]
+    if annotation is bool:
+        group.add_argument(*names, action="store_true", help=text)
+    elif annotation is AugmentConfig:
+        group.add_argument(*names, action=_KeyValues, nargs="*", metavar="KEY=VALUE", help=text)
+    elif typing.get_origin(options[0]) is tuple:
+        group.add_argument(*names, action=_Floats, type=float, nargs="+", metavar="X", help=text)
+    elif typing.get_origin(options[0]) is Literal:
+        choices = typing.get_args(options[0])
+        metavar = "{" + ",".join(choices) + "}"
+        group.add_argument(*names, type=_choice(field.name, choices), metavar=metavar, help=text)
+    else:
+        metavar = {int: "N", float: "X"}.get(options[0], field.name.split("_")[-1].upper())
+        group.add_argument(*names, type=options[0], metavar=metavar, help=text)
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def _choice(name: str, choices: Sequence[str]) -> Any:
+    def convert(text: str) -> str:
+        value = _SYNONYMS.get(name, {}).get(text, text)
+        if value not in choices:
+            allowed = ", ".join(choices)
+            reason = _REFUSED_VALUES.get((name, text), f"allowed: {allowed}")
+            raise argparse.ArgumentTypeError(f"{text!r}: {reason}")
+        return value
+
+    return convert
+
+
+def _say(aug: AugmentConfig) -> str:
+    return " ".join(f"{f.name}={tuple(round(x, 4) for x in getattr(aug, f.name))}" for f in dataclasses.fields(aug))
+
+
+def _describe_unknown(unknown: Sequence[str]) -> str:
+    flag = next((word for word in unknown if word.startswith("-")), None)
+    if flag is None:
+        return f"Not understood: {' '.join(unknown)!r}. Every value follows a flag; clip-train --help lists them."
+    flag = flag.split("=", 1)[0]
+    known = [f"--{f.name.replace('_', '-')}" for record in groups().values() for f in dataclasses.fields(record)]
+    close = nearest(flag, [*known, *(f"--{name}" for name in (*LATER, *NEVER))])
+    hint = f" Did you mean {', '.join(close)}?" if close else ""
+    return f"Unknown flag {flag}.{hint} clip-train --help lists them all."
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises `ConfigError` where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}. clip-train --help lists the flags.")
+
+
+class _Refuse(argparse.Action):
+    """Notes a flag of open_clip that is not taken; `parse` reports all of them together."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        name = self.option_strings[0].removeprefix("--")
+        reason = NEVER.get(name, "clip-train does not have it yet; leave it out, or train with open_clip")
+        refused = [*getattr(namespace, "_refused", []), f"--{name}: {reason}."]
+        namespace._refused = refused
+
+
+class _KeyValues(argparse.Action):
+    """`key=value` words into a dict, each value a Python literal where it is one."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        pairs: dict[str, Any] = {}
+        for word in values:
+            key, equals, text = word.partition("=")
+            if not equals:
+                raise ConfigError(f"{option_string}: {word!r} is not key=value, for example scale='(0.5, 1.0)'.")
+            try:
+                value = ast.literal_eval(text)
+            except (ValueError, SyntaxError):
+                value = text
+            pairs[key] = tuple(value) if isinstance(value, list) else value
+        setattr(namespace, self.dest, pairs)
+
+
+class _Floats(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, tuple(values))

@@ -1,0 +1,94 @@
+"""What a run says about itself: `metrics.jsonl`, one strict-JSON record per optimiser step, and the account of samples.
+
+A record is written and flushed in one piece, so a run that is cut short leaves a file that is valid to its last line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from clip_train.data.decode import Batch
+from clip_train.data.source import Source
+
+__all__ = ["MetricsFile", "SampleAccount"]
+
+_log = logging.getLogger(__name__)
+
+
+class MetricsFile:
+    """Appends records to `metrics.jsonl`; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8")
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Write one record. A float that is not finite becomes null; for "loss", "finite" says which it is."""
+        body = {key: _finite_or_none(value) for key, value in record.items()}
+        body["finite"] = body["loss"] is not None
+        self._file.write(json.dumps(body, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> MetricsFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+
+class SampleAccount:
+    """Sums what the batches report, so that no sample is lost without a count and a name."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._bad: dict[int, str] = {}
+        self._bad_by_group: Counter[int] = Counter()
+        self._truncated: set[int] = set()
+        self.skipped_slots = 0
+        """How often a sample could not be used and another took its place."""
+        self.truncated_slots = 0
+        """How often a caption was cut to the context length."""
+
+    def add(self, batch: Batch) -> None:
+        """Take over the account of `batch`; names each bad sample in the log when it is first met."""
+        self.skipped_slots += len(batch.skipped)
+        self.truncated_slots += len(batch.truncated)
+        self._truncated.update(batch.truncated)
+        for index, reason in batch.skipped:
+            if index not in self._bad:
+                self._bad[index] = reason
+                self._bad_by_group[self._source.group(index)] += 1
+                _log.warning("skipped %s: %s", self._source.label(index), reason)
+
+    @property
+    def skipped_samples(self) -> int:
+        """Different samples that could not be used."""
+        return len(self._bad)
+
+    @property
+    def truncated_captions(self) -> int:
+        """Different samples whose caption was cut."""
+        return len(self._truncated)
+
+    def summary(self) -> dict[str, Any]:
+        """All counts as JSON, the bad samples by shard and by name."""
+        groups = self._source.groups
+        return {
+            "samples": len(self._source),
+            "skipped_samples": self.skipped_samples,
+            "skipped_slots": self.skipped_slots,
+            "skipped_by_shard": {groups[group]: count for group, count in sorted(self._bad_by_group.items())},
+            "skipped": {self._source.label(index): reason for index, reason in sorted(self._bad.items())},
+            "left_out_by_shard": dict(self._source.left_out),
+            "truncated_captions": self.truncated_captions,
+            "truncated_slots": self.truncated_slots,
+        }
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,115 @@
+"""Everything that can be found wrong before training begins: device, model, weights, data. Writes nothing.
+
+`prepare` turns a `TrainConfig` into a `Plan`, which holds all that the loop needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from pathlib import Path
+
+import torch
+
+import clip_core
+from clip_core.errors import ConfigError
+from clip_core.preprocess import build_transform
+from clip_train.config import ModelConfig, TrainConfig
+from clip_train.data.decode import Decoder
+from clip_train.data.order import Order
+from clip_train.data.source import Source, open_source
+from clip_train.precision import resolve_device
+
+__all__ = ["Plan", "prepare"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A run that is ready to start."""
+
+    config: TrainConfig
+    """With the device that is really used."""
+    bundle: clip_core.Bundle
+    """The model with its initial weights, on the device."""
+    source: Source
+    decoder: Decoder
+    device: torch.device
+    samples_per_epoch: int
+    total_steps: int
+
+
+def prepare(config: TrainConfig) -> Plan:
+    """Check everything, index the data and build the model.
+
+    Raises a `ClipError` for what the user can mend: a launcher with several processes, a device, a model name,
+    weights or data that are not there or do not fit.
+    """
+    _refuse_several_processes()
+    device = resolve_device(config.run.device)
+    clip_core.get_config(config.model.model)
+    source = open_source(config.data)
+    bundle = _build_bundle(config.model, config.run.seed, device)
+    samples_per_epoch = config.data.train_num_samples or len(source)
+    total_steps = -(-config.optim.epochs * samples_per_epoch // config.optim.batch_size)
+    transform = build_transform(bundle.config.preprocess, train=True, augment=config.data.aug_cfg)
+    _log.info("%d samples in %d files, %d steps", len(source), len(source.groups), total_steps)
+    if config.optim.warmup >= total_steps:
+        _log.warning(
+            "the warm-up of %d steps is longer than the run of %d: the learning rate never reaches %g (--warmup)",
+            config.optim.warmup,
+            total_steps,
+            config.optim.lr,
+        )
+    if config.optim.batch_size > len(source):
+        _log.warning("the batch of %d is larger than the data of %d samples", config.optim.batch_size, len(source))
+    return Plan(
+        config=config.replace(device=str(device)),
+        bundle=bundle,
+        source=source,
+        decoder=Decoder(source, Order(config.run.seed, len(source)), transform, bundle.tokenizer),
+        device=device,
+        samples_per_epoch=samples_per_epoch,
+        total_steps=total_steps,
+    )
+
+
+def _refuse_several_processes() -> None:
+    for variable in ("WORLD_SIZE", "SLURM_NTASKS"):
+        value = os.environ.get(variable, "1")
+        if value not in ("", "1"):
+            raise ConfigError(
+                f"{variable} is {value}: clip-train runs in one process so far, and {value} of them would train "
+                f"{value} separate models. Start one process, without torchrun or srun."
+            )
+
+
+def _build_bundle(config: ModelConfig, seed: int, device: torch.device) -> clip_core.Bundle:
+    torch.manual_seed(seed)
+    if config.pretrained == "" or Path(config.pretrained).exists():
+        model = clip_core.create_model(config.model, config.pretrained or None)
+    else:
+        import clip_hub
+
+        model = clip_hub.create_model(config.model, pretrained=config.pretrained)
+    given = {
+        field: value
+        for field, value in (
+            ("mean", config.image_mean),
+            ("std", config.image_std),
+            ("interpolation", config.image_interpolation),
+        )
+        if value is not None
+    }
+    # The model carries its configuration; what it is trained with is what it must later be used with.
+    model.config = dataclasses.replace(
+        model.config, preprocess=dataclasses.replace(model.config.preprocess, **given)
+    )
+    return clip_core.Bundle(
+        model=model.to(device),
+        preprocess=build_transform(model.config.preprocess),
+        tokenizer=clip_core.get_tokenizer(config.model),
+        config=model.config,
+    )

@@ -1,0 +1,119 @@
+"""The folder of a run, `<logs>/<name>/`: config.json first, then out.log, metrics.jsonl, summary.json and bundle/.
+
+A folder that holds a run is never written into again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clip_core.errors import ConfigError
+from clip_train.config import TrainConfig
+
+__all__ = ["RunFolder", "default_name"]
+
+_HELD = ("config.json", "metrics.jsonl", "out.log", "summary.json", "bundle")
+_PACKAGES = ("clip_core", "clip_hub", "clip_eval", "clip_train")
+
+
+def default_name(config: TrainConfig) -> str:
+    """A name from date and main settings, as open_clip's: "2026_11_21-06_00_00-model_tiny-lr_0.001-b_256-j_2-p_fp32"."""
+    model = config.model.model.replace("/", "-")
+    return "-".join(
+        (
+            time.strftime("%Y_%m_%d-%H_%M_%S"),
+            f"model_{model}",
+            f"lr_{config.optim.lr:g}",
+            f"b_{config.optim.batch_size}",
+            f"j_{config.data.workers}",
+            f"p_{config.run.precision}",
+        )
+    )
+
+
+class RunFolder:
+    """The paths of one run. `create` makes the folder; nothing else does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.metrics = path / "metrics.jsonl"
+        self.log = path / "out.log"
+        self.summary = path / "summary.json"
+        self.bundle = path / "bundle"
+
+    @classmethod
+    def create(cls, config: TrainConfig) -> tuple[RunFolder, TrainConfig]:
+        """Make the folder and write config.json; returns the configuration with the name that was chosen.
+
+        Raises `ConfigError` when the named folder already holds a run, or cannot be made.
+        """
+        names = [config.run.name] if config.run.name is not None else _names(default_name(config))
+        for name in names:
+            folder = cls(Path(config.run.logs) / name)
+            resolved = config.replace(name=name)
+            try:
+                folder._claim(resolved)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise ConfigError(f"The run folder {folder.path} cannot be written: {error.strerror or error}.") from error
+            return folder, resolved
+        raise ConfigError(
+            f"{folder.path} already holds a run, which is never overwritten. Choose another --name, leave it out for "
+            "a name with the date, or move the folder away."
+        )
+
+    def _claim(self, config: TrainConfig) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        if any((self.path / name).exists() for name in _HELD):
+            raise FileExistsError(self.path)
+        # Of two runs that start at once, one creates the file and the other gets FileExistsError.
+        with self.config.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(config.to_json(), indent=2, allow_nan=False) + "\n")
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write summary.json."""
+        self.summary.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+    @contextlib.contextmanager
+    def logging(self, *, debug: bool) -> Iterator[None]:
+        """Everything that the four packages log goes to out.log too, from INFO (or DEBUG) on."""
+        handler = logging.FileHandler(self.log, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d,%H:%M:%S"))
+        with log_level(logging.DEBUG if debug else logging.INFO):
+            loggers = [logging.getLogger(name) for name in _PACKAGES]
+            for logger in loggers:
+                logger.addHandler(handler)
+            try:
+                yield
+            finally:
+                for logger in loggers:
+                    logger.removeHandler(handler)
+                handler.close()
+
+
+@contextlib.contextmanager
+def log_level(level: int) -> Iterator[None]:
+    """The four packages log from `level` on, for a while."""
+    loggers = [logging.getLogger(name) for name in _PACKAGES]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, old in zip(loggers, before, strict=True):
+            logger.setLevel(old)
+
+
+def _names(name: str) -> Iterator[str]:
+    yield name
+    for number in range(2, 1000):
+        yield f"{name}-{number}"
