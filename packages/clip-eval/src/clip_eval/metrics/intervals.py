@@ -1,0 +1,115 @@
+"""95 % intervals: what a score measured on N samples says about the score on endlessly many like them.
+
+They cover the choice of the test images only; not the choice of the classes, of the gallery or of the training run.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Metric", "median", "proportion", "stratified_mean", "wilson"]
+
+_Z = 1.959963984540054  # the 97.5 % point of the normal distribution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One number of a record, with everything that is needed to read it."""
+
+    value: float
+    """With ties, the expected value when they are broken by lot."""
+    n: int
+    """How many queries it is the mean (or the median) of."""
+    low: float
+    high: float
+    interval: str
+    """How `low` and `high` were made; both are 95 % limits."""
+    optimistic: float | None = None
+    """The value if every tie were broken in the model's favour."""
+    pessimistic: float | None = None
+    """The value if every tie were broken against the model."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types for strict JSON."""
+        return asdict(self)
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Wilson's 95 % score interval (1927) of a share of `n` independent trials; it stays inside [0, 1]."""
+    if n <= 0:
+        raise ValueError(f"n={n}: an interval needs at least one trial")
+    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    # At the ends the limits are exact; rounding must not push them past the value.
+    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+
+
+def proportion(hits: Tensor, optimistic: Tensor, pessimistic: Tensor, clusters: Tensor | None = None) -> Metric:
+    """The mean of `hits` (N,), values in [0, 1], with Wilson's interval.
+
+    clusters: (N,) int64, equal for queries that share an image. They are not independent, so the interval is that of
+    as many independent queries as would give the variance measured between the images.
+    """
+    hits = hits.double()
+    n, value = len(hits), min(1.0, max(0.0, float(hits.mean())))
+    effective, label = float(n), "Wilson"
+    if clusters is not None:
+        groups, index = torch.unique(clusters, return_inverse=True)
+        if len(groups) < n:
+            sums = torch.zeros(len(groups), dtype=torch.float64).index_add_(0, index, hits - value)
+            spread = len(groups) / max(1, len(groups) - 1) * float((sums**2).sum()) / n**2
+            effective = min(float(n), value * (1 - value) / spread) if spread > 0 else float(len(groups))
+            label = f"Wilson, queries clustered by image (effective N {effective:.0f})"
+    low, high = wilson(value, effective)
+    return Metric(
+        value=value,
+        n=n,
+        low=low,
+        high=high,
+        interval=label,
+        optimistic=float(optimistic.double().mean()),
+        pessimistic=float(pessimistic.double().mean()),
+    )
+
+
+def stratified_mean(values: Tensor, counts: Tensor, optimistic: Tensor, pessimistic: Tensor) -> Metric:
+    """The plain mean of per-class shares `values` (C,), each of `counts` (C,) samples, all counts above 0.
+
+    Interval: normal, the classes' binomial variances added up. A class's variance is taken at (hits + 1) / (n + 2),
+    so that a class without errors does not count as known for certain.
+    """
+    values, counts = values.double(), counts.double()
+    value = float(values.mean())
+    smooth = (values * counts + 1) / (counts + 2)
+    half = _Z * math.sqrt(float((smooth * (1 - smooth) / counts).sum())) / len(values)
+    return Metric(
+        value=value,
+        n=int(counts.sum()),
+        low=max(0.0, value - half),
+        high=min(1.0, value + half),
+        interval="normal, stratified by class",
+        optimistic=float(optimistic.double().mean()),
+        pessimistic=float(pessimistic.double().mean()),
+    )
+
+
+def median(ranks: Tensor, optimistic: Tensor, pessimistic: Tensor) -> Metric:
+    """The median of `ranks` (N,), with the order statistics whose places the binomial distribution gives."""
+    ordered = ranks.double().sort().values
+    n = len(ordered)
+    half = _Z * math.sqrt(n) / 2
+    low, high = max(0, math.floor(n / 2 - half)), min(n - 1, math.ceil(n / 2 + half))
+    return Metric(
+        value=float(ordered.quantile(0.5)),
+        n=n,
+        low=float(ordered[low]),
+        high=float(ordered[high]),
+        interval="order statistics",
+        optimistic=float(optimistic.double().quantile(0.5)),
+        pessimistic=float(pessimistic.double().quantile(0.5)),
+    )

@@ -1,0 +1,84 @@
+"""Where the right answers stand among all answers, with ties counted instead of resolved by accident.
+
+Shapes: Q queries, G gallery entries, D features. A query may have several right answers; it is answered by the best of
+them. Every metric of this package is a function of the three counts in `Ranks`. What is not here: means, intervals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Hits", "Ranks", "rank_rows", "similarities"]
+
+
+def similarities(queries: Tensor, gallery: Tensor) -> Tensor:
+    """Cosine similarities, float32 (Q, G), of normalised float32 features (Q, D) and (G, D).
+
+    Products are summed in float64 and rounded once. A float32 product depends on the place of a row in its block, so
+    equal features would not tie, and the metrics would depend on the chunk size.
+    """
+    return (queries.double() @ gallery.double().T).float()
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """Per query, float64 (Q,): the chance of a hit within the first k, and its bounds."""
+
+    expected: Tensor
+    optimistic: Tensor
+    pessimistic: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Per query, int64 (Q,): what stands before and beside its best right answer."""
+
+    greater: Tensor
+    """Wrong answers that score strictly higher."""
+    equal: Tensor
+    """Wrong answers that score the same."""
+    right: Tensor
+    """Right answers that score the same, itself included; at least 1."""
+
+    @staticmethod
+    def join(parts: list[Ranks]) -> Ranks:
+        """The queries of all parts in their order."""
+        return Ranks(
+            torch.cat([part.greater for part in parts]),
+            torch.cat([part.equal for part in parts]),
+            torch.cat([part.right for part in parts]),
+        )
+
+    def hits(self, k: int) -> Hits:
+        """Whether a right answer is among the first `k`; a tied group stands in random order."""
+        room = k - self.greater
+        # The chance that each of the first `room` places of the tied group goes to a wrong answer.
+        miss = torch.ones(len(self.greater), dtype=torch.float64)
+        for place in range(k):
+            wrong_left = (self.equal - place).clamp(min=0).double()
+            left = (self.equal + self.right - place).clamp(min=1).double()
+            miss = torch.where(place < room, miss * wrong_left / left, miss)
+        return Hits(1 - miss, (room > 0).double(), (room > self.equal).double())
+
+    def positions(self) -> Hits:
+        """Rank of the best right answer, from 1; `expected` is its mean over random orders of the tied group."""
+        first = (self.greater + 1).double()
+        return Hits(first + self.equal / (self.right + 1), first, first + self.equal)
+
+    def tie_share(self) -> float:
+        """Share of queries whose best right answer ties with a wrong one."""
+        return float((self.equal > 0).double().mean())
+
+
+def rank_rows(scores: Tensor, rows: Tensor, columns: Tensor) -> Ranks:
+    """Ranks from scores (Q, G); the pairs `rows[i]`, `columns[i]` are the right answers, every row has at least one."""
+    right_scores = scores[rows, columns]
+    best = torch.full((len(scores),), -torch.inf, dtype=scores.dtype)
+    best = best.scatter_reduce(0, rows, right_scores, "amax")
+    greater = (scores > best[:, None]).sum(dim=1)
+    equal = (scores == best[:, None]).sum(dim=1)
+    right = torch.zeros(len(scores), dtype=torch.int64).index_add_(0, rows, (right_scores == best[rows]).long())
+    return Ranks(greater, equal - right, right)

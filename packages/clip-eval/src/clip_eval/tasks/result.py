@@ -1,0 +1,50 @@
+"""What every task gives back: numbers for the record, and one line per image for whoever wants to look closer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from clip_eval.metrics import Metric
+
+__all__ = ["Answer", "SampleResult", "TaskResult"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One of the texts that a model finds for an image."""
+
+    text: str
+    similarity: float
+    """Cosine of the two features."""
+    right: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SampleResult:
+    """What became of one image."""
+
+    index: int
+    """Its place in the data set."""
+    key: str
+    truth: tuple[str, ...]
+    """The class name, or the captions."""
+    right: bool
+    """Whether the first answer is right."""
+    answers: tuple[Answer, ...]
+    """The three best texts, best first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """The outcome of one task on one data set."""
+
+    task: str
+    metrics: dict[str, Metric]
+    ties: dict[str, float]
+    """Share of queries in which a right and a wrong answer tie, by the part of the metrics' names that it concerns."""
+    details: dict[str, Any]
+    """Whatever else belongs into the record, as plain types."""
+    samples: list[SampleResult]
+    seconds_texts: float
+    seconds_metrics: float
