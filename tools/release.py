@@ -84,7 +84,7 @@ def check(root: Path, tag: str) -> tuple[str, str]:
         raise Refused(f"tag {tag} names {version}, but the top heading of {changelog.relative_to(root)} names {says}")
     if heading.date is None:
         raise Refused(
-            f"{changelog.relative_to(root)}: {version} is still unreleased: `release.py bump {package} same` dates it"
+            f"{changelog.relative_to(root)}: {version} is unreleased: `release.py bump {package} same` dates it"
         )
     if any(_OPEN.match(line) for line in text.splitlines()[: heading.line]):
         raise Refused(f"{changelog.relative_to(root)} has lines under Unreleased: bump, so that they get a version")
@@ -92,7 +92,7 @@ def check(root: Path, tag: str) -> tuple[str, str]:
 
 
 def bump(root: Path, package: str, part: str, today: datetime.date) -> list[str]:
-    """Write the next version of `package`; one sentence per file changed. `Refused` where there is nothing to release."""
+    """Write the next version of `package`; one sentence per file changed. `Refused` where nothing is to release."""
     old = _current(root, package)
     new = next_version(old, part)
     folder = _folder(root, package)
