@@ -1,4 +1,4 @@
-"""The metrics against scikit-learn and torchmetrics, against brute force where there are ties, and their invariances."""
+"""The metrics against scikit-learn, torchmetrics and, where there are ties, brute force; and their invariances."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+
 from clip_eval.metrics import classify, score_classification, score_retrieval, wilson
 from clip_eval.metrics.ranking import Ranks, rank_rows, similarities
 

@@ -112,7 +112,7 @@ def encode_images(
 
 
 def encode_texts(bundle: Bundle, texts: Sequence[str], *, batch_size: int = 256, progress: bool = False) -> Tensor:
-    """Features of texts, float32 (N, D), rows of length 1, on the CPU; `DataError` names a text whose are not finite."""
+    """Features of texts, float32 (N, D), rows of length 1, on the CPU; raises `DataError` as `check_finite` does."""
     features = encode_unchecked(bundle.model, bundle.tokenizer, texts, batch_size=batch_size, progress=progress)
     check_finite(features, texts, "text")
     return features
@@ -123,7 +123,7 @@ def check_finite(features: Tensor, names: Sequence[str], kind: str) -> None:
     bad = (~features.isfinite().all(dim=1)).nonzero().flatten()
     if len(bad):
         raise DataError(
-            f"The model gives {len(bad)} of {len(names)} {kind}s in this batch features that are not finite; the first: "
+            f"The model gives {len(bad)} of {len(names)} {kind}s in this batch features that are not finite; first "
             f"{names[int(bad[0])]!r}. Scores of such features mean nothing. Check the weights, or use fp32."
         )
 

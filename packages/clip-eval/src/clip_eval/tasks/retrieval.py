@@ -1,4 +1,4 @@
-"""Retrieval both ways: for every image its captions among all captions, for every caption its image among all images."""
+"""Retrieval both ways: for each image its captions among all captions, for each caption its image among all."""
 
 from __future__ import annotations
 

@@ -1,0 +1,196 @@
+"""One call from a model and a data set to a record: strict JSON that says what was measured, on what, and with what.
+
+What is not here: collections of data sets by name, comparing records, the report.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clip_core import Bundle
+from clip_core.errors import DataError
+from clip_eval.features import Excluded, ImageFeatures, encode_images
+from clip_eval.gallery import save_gallery
+from clip_eval.tasks import TaskResult, evaluate_retrieval, evaluate_zero_shot
+from clip_eval.wds import WdsDataset
+
+__all__ = ["SCHEMA", "Record", "evaluate", "model_facts", "read_records"]
+
+_log = logging.getLogger(__name__)
+
+SCHEMA = 1
+"""Raised when a field of the record changes its meaning."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """The result of one model on one task."""
+
+    result: TaskResult
+    dataset: WdsDataset
+    excluded: tuple[Excluded, ...]
+    facts: dict[str, Any] = field(repr=False)
+    """Model, data set, versions, precision and times, as plain types."""
+
+    @property
+    def name(self) -> str:
+        """`dataset.task.weights`: the file name of the record, without its ending."""
+        return f"{self.dataset.name}.{self.result.task}.{self.facts['model']['weights_sha256'][:12]}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types, no NaN: what `save` writes."""
+        return {
+            "schema": SCHEMA,
+            "task": self.result.task,
+            "metrics": {name: metric.to_json() for name, metric in self.result.metrics.items()},
+            "ties": self.result.ties,
+            **self.facts,
+            "details": self.result.details,
+        }
+
+    def save(self, folder: str | PathLike[str]) -> Path:
+        """Writes `<name>.json`, `<name>.samples.jsonl` (one line per image) and a few small pictures for the report.
+
+        A record of the same weights on the same data set and task is replaced. Returns the path of the JSON file.
+        """
+        base = Path(folder)
+        base.mkdir(parents=True, exist_ok=True)
+        with (base / f"{self.name}.samples.jsonl").open("w", encoding="utf-8") as file:
+            for sample in self.result.samples:
+                file.write(json.dumps(asdict(sample), allow_nan=False) + "\n")
+        save_gallery(base / f"{self.name}.images", self.dataset, self.result.samples)
+        # The record comes last: where it stands, its companions are complete.
+        path = base / f"{self.name}.json"
+        path.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        return path
+
+
+def evaluate(
+    bundle: Bundle,
+    dataset: WdsDataset,
+    *,
+    model_name: str = "",
+    templates: Sequence[str] | None = None,
+    batch_size: int = 64,
+    workers: int = 1,
+    progress: bool = False,
+    facts: Mapping[str, Any] | None = None,
+) -> Record:
+    """Encodes `dataset` with `bundle` and scores its task.
+
+    model_name: what to call the model in the record. templates: prompts instead of the data set's own
+    (classification). workers: threads that decode. facts: `model_facts(bundle)` where the caller has it already,
+    for several data sets. Raises `DataError` for unreadable shards and for features that are not finite.
+    """
+    start = time.perf_counter()
+    bundle.model.eval()
+    images = encode_images(bundle, dataset.samples, batch_size=batch_size, workers=workers, progress=progress)
+    if dataset.kind == "classification":
+        result = evaluate_zero_shot(
+            bundle, dataset, images, templates=templates, batch_size=4 * batch_size, progress=progress
+        )
+    else:
+        result = evaluate_retrieval(bundle, dataset, images, batch_size=4 * batch_size, progress=progress)
+    total = time.perf_counter() - start
+    if images.excluded:
+        _log.warning("%s: %d of %d images left out", dataset.name, len(images.excluded), len(dataset.samples))
+    return Record(
+        result=result,
+        dataset=dataset,
+        excluded=images.excluded,
+        facts={
+            "model": {"name": model_name, **(facts or model_facts(bundle))},
+            "dataset": _dataset_facts(dataset, images),
+            "precision": {
+                "model": str(bundle.model.visual.conv1.weight.dtype).removeprefix("torch."),
+                "features": "float32",
+                "scores": "float32, summed in float64",
+            },
+            "device": str(bundle.model.logit_scale.device),
+            "batch_size": batch_size,
+            "seconds": {
+                "decode_wait": images.seconds_decode,
+                "encode_images": images.seconds_encode,
+                "encode_texts": result.seconds_texts,
+                "metrics": result.seconds_metrics,
+                "total": total,
+            },
+            "versions": _versions(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    )
+
+
+def model_facts(bundle: Bundle) -> dict[str, Any]:
+    """What identifies a model: the hash of its weights and of its configuration, and its size."""
+    digest = hashlib.sha256()
+    state = bundle.model.state_dict()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    config = bundle.config.to_json()
+    canonical = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return {
+        "weights_sha256": digest.hexdigest(),
+        "config_sha256": hashlib.sha256(canonical.encode()).hexdigest(),
+        "parameters": sum(parameter.numel() for parameter in bundle.model.parameters()),
+        "logit_scale": float(bundle.model.logit_scale.detach().exp()),
+        "config": config,
+    }
+
+
+def read_records(folder: str | PathLike[str]) -> list[tuple[Path, dict[str, Any]]]:
+    """All records that `Record.save` left in a folder, by file name; `DataError` for none or for a damaged one."""
+    base = Path(folder)
+    records = []
+    for path in sorted(base.glob("*.json")):
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path}: not a readable record ({error}).") from error
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA or "metrics" not in data:
+            raise DataError(f"{path}: not an evaluation record of schema {SCHEMA}. Move other files out of the folder.")
+        records.append((path, data))
+    if not records:
+        raise DataError(f"{base}: holds no evaluation record. `clip-eval run DATASET --output {base}` writes them.")
+    return records
+
+
+def _dataset_facts(dataset: WdsDataset, images: ImageFeatures) -> dict[str, Any]:
+    about = dataset.folder / "about.json"
+    shards = hashlib.sha256()
+    for shard in dict.fromkeys(sample.shard for sample in dataset.samples):
+        with open(shard, "rb") as file:
+            shards.update(hashlib.file_digest(file, "sha256").digest())
+    return {
+        "name": dataset.name,
+        "kind": dataset.kind,
+        "split": dataset.split,
+        "samples": len(dataset.samples),
+        "evaluated": len(images.kept),
+        "excluded": {
+            "count": len(images.excluded),
+            "first": [{"name": entry.name, "reason": entry.reason} for entry in images.excluded[:20]],
+        },
+        "shards_sha256": shards.hexdigest(),
+        "about": json.loads(about.read_text(encoding="utf-8")) if about.exists() else None,
+    }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("clip-core", "clip-hub", "clip-eval", "torch", "torchvision", "numpy", "pillow")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
