@@ -36,12 +36,13 @@ def open_image(source: str | os.PathLike[str] | bytes | Image, *, name: str | No
     else:
         raise ImageError(f"Cannot open {type(source).__name__} as an image; allowed: a path, bytes or a PIL image.")
     try:
+        # Decoding is lazy in Pillow; a damaged body shows only in load().
         if isinstance(source, PIL.Image.Image):
-            image = source
-        else:
-            image = PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        # Decoding is lazy in Pillow; a damaged body shows only here.
-        image.load()
+            source.load()
+            return source
+        with PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            image.load()
+            return image
     except FileNotFoundError as error:
         raise ImageError(f"Cannot open image {label}: there is no such file.") from error
     except PIL.UnidentifiedImageError as error:
@@ -50,4 +51,3 @@ def open_image(source: str | os.PathLike[str] | bytes | Image, *, name: str | No
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError, PIL.Image.DecompressionBombError) as error:
         raise ImageError(f"Cannot open image {label}: {error}") from error
-    return image

@@ -89,8 +89,12 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             f"{path} is not a file of plain tensors and was not opened further, since that could run code: "
             f"{str(error).splitlines()[0]} Ask its author for safetensors."
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise CheckpointMismatch(f"Cannot read {path} as a torch checkpoint: {str(error).splitlines()[0]}") from error
+    except Exception as error:
+        # The restricted unpickler raises whatever a damaged file makes it trip over (KeyError, IndexError ...).
+        reason = str(error).split("\n")[0]
+        raise CheckpointMismatch(
+            f"Cannot read {path} as a torch checkpoint ({type(error).__name__}: {reason})."
+        ) from error
     for wrapper in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]

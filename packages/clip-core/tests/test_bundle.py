@@ -1,0 +1,178 @@
+"""Creating, saving and loading: what comes back is what was saved, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import clip_core
+from clip_core.bundle import CONFIG_FILE, WEIGHTS_FILE
+from clip_core.errors import CheckpointMismatch, ConfigError
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_round_trip_is_bit_equal(tmp_path: Path, precision: str) -> None:
+    bundle = clip_core.create("tiny", precision=precision)
+    folder = clip_core.save(bundle, tmp_path / "deep" / "bundle")
+    assert sorted(path.name for path in folder.iterdir()) == [CONFIG_FILE, WEIGHTS_FILE]
+    back = clip_core.load(folder, precision=precision)
+    assert back.config == bundle.config
+    assert not back.model.training
+    before, after = bundle.model.state_dict(), back.model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) and before[key].dtype == after[key].dtype for key in before)
+    assert all(parameter.requires_grad for parameter in back.model.parameters())
+    again = clip_core.create_model("tiny", folder, precision=precision)
+    assert torch.equal(again.text_projection, bundle.model.text_projection)
+
+
+def test_save_never_overwrites_unless_told(tmp_path: Path, tiny: clip_core.Bundle) -> None:
+    clip_core.save(tiny, tmp_path / "b")
+    with pytest.raises(ConfigError, match="already exists; choose another folder or pass overwrite=True"):
+        clip_core.save(tiny, tmp_path / "b")
+    other = clip_core.create("tiny")
+    clip_core.save(other, tmp_path / "b", overwrite=True)
+    assert torch.equal(clip_core.load(tmp_path / "b").model.text_projection, other.model.text_projection)
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_save_that_fails_leaves_nothing_behind(
+    tmp_path: Path, tiny: clip_core.Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        clip_core.save(tiny, tmp_path / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_meta_device_holds_no_memory() -> None:
+    model = clip_core.create_model("ViT-e-14", device="meta")
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert sum(parameter.numel() for parameter in model.parameters()) > 4e9
+
+
+def test_weights_that_do_not_fit_are_refused_with_names_and_shapes(tmp_path: Path, tiny: clip_core.Bundle) -> None:
+    folder = clip_core.save(tiny, tmp_path / "b")
+    weights = load_file(folder / WEIGHTS_FILE)
+    weights["visual.proj"] = weights["visual.proj"][:, :5].contiguous()
+    weights["extra"] = weights.pop("ln_final.bias")
+    save_file(weights, folder / WEIGHTS_FILE)
+    with pytest.raises(CheckpointMismatch) as caught:
+        clip_core.load(folder)
+    for part in (WEIGHTS_FILE, "visual.proj is (128, 5), the model has (128, 128)", "missing: ln_final.bias", "extra"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda f: (f / WEIGHTS_FILE).unlink(), CheckpointMismatch, "no weights file .*model.safetensors"),
+        (lambda f: os.truncate(f / WEIGHTS_FILE, 1000), CheckpointMismatch, "model.safetensors.*damaged or cut short"),
+        (lambda f: (f / CONFIG_FILE).unlink(), ConfigError, "is not a bundle: it has no clip_config.json"),
+        (lambda f: (f / CONFIG_FILE).write_text("{"), ConfigError, "clip_config.json is not valid JSON"),
+        (lambda f: (f / CONFIG_FILE).write_text('{"schema": 9}'), ConfigError, "schema 9; this clip-core reads"),
+        (lambda f: (f / CONFIG_FILE).write_text("[]"), ConfigError, "clip_config.json has schema 'list'"),
+    ],
+)
+def test_a_damaged_bundle_names_file_and_reason(tmp_path, tiny, damage, error, message) -> None:
+    folder = clip_core.save(tiny, tmp_path / "b")
+    damage(folder)
+    with pytest.raises(error, match=message):
+        clip_core.load(folder)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        clip_core.load(tmp_path / "nowhere")
+
+
+def test_an_unknown_config_key_in_a_bundle_names_the_file(tmp_path: Path, tiny: clip_core.Bundle) -> None:
+    folder = clip_core.save(tiny, tmp_path / "b")
+    content = json.loads((folder / CONFIG_FILE).read_text())
+    content["model"]["embed_dimm"] = 3
+    (folder / CONFIG_FILE).write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="clip_config.json: ClipConfig has no key 'embed_dimm'"):
+        clip_core.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "wrap"),
+    [(".safetensors", "plain"), (".pt", "plain"), (".bin", "plain"), (".pt", "module"), (".pt", "state_dict")],
+)
+def test_a_file_of_open_clip_loads_by_name(tmp_path: Path, suffix: str, wrap: str) -> None:
+    torch.manual_seed(0)
+    peer = open_clip.create_model("ViT-S-32-alt")
+    weights = {k: v.contiguous() for k, v in peer.state_dict().items()}
+    if wrap == "module":
+        weights = {f"module.{k}": v for k, v in weights.items()}
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_file(weights, path)
+    else:
+        torch.save({"epoch": 3, "state_dict": weights} if wrap == "state_dict" else weights, path)
+    ours = clip_core.create_model("ViT-S-32-alt", pretrained=path)
+    assert all(torch.equal(value, peer.state_dict()[key]) for key, value in ours.state_dict().items())
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch pwned",)
+
+
+def test_a_file_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Evil()}, "evil.pt")
+    Path("raw.bin").write_bytes(pickle.dumps(Evil(), protocol=2))
+    for name in ("evil.pt", "raw.bin"):
+        with pytest.raises(CheckpointMismatch, match=name):
+            clip_core.create_model("tiny", pretrained=name)
+    assert not Path("pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "error", "message"),
+    [
+        ("laion2b_s34b_b79k", ConfigError, "neither a file nor a folder.*install clip-hub"),
+        ("notes.txt", CheckpointMismatch, "format of notes.txt; allowed: .safetensors"),
+        ("list.pt", CheckpointMismatch, "list.pt holds no state dict"),
+        ("text.pt", CheckpointMismatch, "text.pt"),
+    ],
+)
+def test_what_is_no_weights_is_refused(tmp_path, monkeypatch, pretrained, error, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("hello")
+    Path("text.pt").write_text("hello")
+    torch.save([1, 2], "list.pt")
+    with pytest.raises(error, match=message):
+        clip_core.create_model("tiny", pretrained=pretrained)
+
+
+def test_a_bundle_with_another_activation_is_refused_by_name(tmp_path: Path) -> None:
+    folder = clip_core.save(clip_core.create("tiny-quickgelu"), tmp_path / "b")
+    with pytest.raises(CheckpointMismatch, match="image.activation is 'quick_gelu' there, 'gelu' asked"):
+        clip_core.create_model("tiny", pretrained=folder)
+    assert clip_core.load(folder).config.image.activation == "quick_gelu"
+
+
+def test_an_unknown_precision_says_what_to_do() -> None:
+    with pytest.raises(ConfigError, match="precision is 'amp'; allowed: fp32, bf16, fp16"):
+        clip_core.create_model("tiny", precision="amp")  # type: ignore[arg-type]
+
+
+def test_create_model_and_transforms_and_the_tokenizer_belong_together() -> None:
+    model, train, evaluate = clip_core.create_model_and_transforms("tiny")
+    assert "RandomResizedCrop" in repr(train)
+    assert "CenterCrop" in repr(evaluate)
+    assert clip_core.get_tokenizer("tiny").context_length == model.context_length == 32
+    assert clip_core.get_tokenizer("ViT-B-32").context_length == 77
+    assert clip_core.get_tokenizer("tiny", context_length=8)("a cat").shape == (1, 8)

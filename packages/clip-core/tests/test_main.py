@@ -1,0 +1,66 @@
+"""The command line, run as a user runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import PIL.Image
+import pytest
+
+import clip_core
+from clip_core.__main__ import main
+
+
+@pytest.fixture
+def bundle_and_image(tmp_path: Path, tiny: clip_core.Bundle, photo: PIL.Image.Image) -> tuple[str, str]:
+    clip_core.save(tiny, tmp_path / "bundle")
+    photo.save(tmp_path / "photo.png")
+    return str(tmp_path / "bundle"), str(tmp_path / "photo.png")
+
+
+def test_classify_prints_probabilities_best_first(bundle_and_image, tiny, photo) -> None:
+    import torch
+
+    bundle, image = bundle_and_image
+    texts = ["a cat", "a dog", "a\u2028strange text"]
+    done = subprocess.run(
+        [sys.executable, "-m", "clip_core", "classify", "--bundle", bundle, image, *texts],
+        capture_output=True, text=True, encoding="utf-8",
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [line.split("\t") for line in done.stdout.rstrip("\n").split("\n")]
+    with torch.no_grad():
+        logits, _ = tiny.model.get_logits(tiny.preprocess(photo)[None], tiny.tokenizer(texts))
+    expected = dict(zip(texts, logits.softmax(-1)[0].tolist(), strict=True))
+    assert [text for _, text in rows] == sorted(texts, key=lambda text: -expected[text])
+    for probability, text in rows:
+        assert float(probability) == pytest.approx(expected[text], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("image", "missing.png"), "Cannot open image missing.png: there is no such file."),
+        (("bundle", "missing"), "missing is not a bundle: there is no such folder"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(bundle_and_image, capsys, change, message) -> None:
+    bundle, image = bundle_and_image
+    if change[0] == "image":
+        image = change[1]
+    else:
+        bundle = change[1]
+    assert main(["classify", "--bundle", bundle, image, "a cat"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("python -m clip_core: error: ")
+    assert message in captured.err
+
+
+def test_help_is_there(capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["classify", "--help"])
+    assert stop.value.code == 0
+    assert "--bundle DIR" in capsys.readouterr().out

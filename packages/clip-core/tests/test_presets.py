@@ -1,0 +1,30 @@
+"""Names of architectures."""
+
+from __future__ import annotations
+
+import open_clip
+import pytest
+
+import clip_core
+from clip_core.errors import UnknownModel
+
+
+def test_names_are_sorted_unique_and_known_to_open_clip() -> None:
+    names = clip_core.list_models()
+    assert len(names) == len(set(names))
+    assert {"tiny", "ViT-B-32", "ViT-B-32-quickgelu", "ViT-bigG-14"} <= set(names)
+    assert set(names) - {"tiny"} <= set(open_clip.list_models())
+    assert names == sorted(names, key=str.lower)
+
+
+def test_quickgelu_names_are_aliases_that_differ_in_the_activation_only() -> None:
+    plain, alias = clip_core.get_config("ViT-B-32"), clip_core.get_config("ViT-B-32-quickgelu")
+    assert (plain.image.activation, alias.image.activation, alias.text.activation) == ("gelu", *["quick_gelu"] * 2)
+    assert alias.with_activation("gelu") == plain
+
+
+def test_an_unknown_name_lists_the_nearest() -> None:
+    with pytest.raises(UnknownModel, match=r"Unknown model 'vit-b32'. Did you mean ViT-B-32,"):
+        clip_core.create_model("vit-b32")
+    with pytest.raises(UnknownModel, match=r"Unknown model 'zzzzzz'. clip_core.list_models\(\)"):
+        clip_core.get_tokenizer("zzzzzz")

@@ -1,0 +1,62 @@
+"""Zero-shot classifier weights against open_clip's."""
+
+from __future__ import annotations
+
+import open_clip
+import pytest
+import torch
+
+import clip_core
+from clip_core.errors import ConfigError
+from clip_core.zero_shot import build_zero_shot_classifier, encode_texts, fill_template
+
+NAMES = ["tench", "goldfish", "great white shark", "tench"]
+TEMPLATES = ["a photo of a {c}.", "art of the {c}.", "a {c}, not a {c}"]
+
+
+def test_weights_equal_open_clip() -> None:
+    torch.manual_seed(0)
+    peer = open_clip.create_model("ViT-S-32-alt").eval()
+    ours = clip_core.create_model("ViT-S-32-alt")
+    ours.load_state_dict(peer.state_dict())
+    expected = open_clip.build_zero_shot_classifier(
+        peer,
+        open_clip.get_tokenizer("ViT-S-32-alt"),
+        NAMES,
+        [lambda name, t=template: t.replace("{c}", name) for template in TEMPLATES],
+        device="cpu",
+    )
+    tokenizer = clip_core.get_tokenizer("ViT-S-32-alt")
+    weights = build_zero_shot_classifier(ours, tokenizer, NAMES, TEMPLATES, batch_size=4)
+    assert weights.shape == (256, 4)
+    torch.testing.assert_close(weights, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(weights.norm(dim=0), torch.ones(4))
+    called = build_zero_shot_classifier(ours, tokenizer, NAMES, [lambda name: f"a photo of a {name}."])
+    stated = build_zero_shot_classifier(ours, tokenizer, NAMES, TEMPLATES[:1])
+    torch.testing.assert_close(called, stated)
+
+
+def test_each_distinct_prompt_is_encoded_once(tiny: clip_core.Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    original = tiny.model.text_features
+    monkeypatch.setattr(tiny.model, "text_features", lambda tokens: (seen.append(len(tokens)), original(tokens))[1])
+    build_zero_shot_classifier(tiny.model, tiny.tokenizer, NAMES, TEMPLATES, batch_size=2)
+    assert sum(seen) == 9
+    assert max(seen) == 2
+
+
+def test_encode_texts_keeps_the_order(tiny: clip_core.Bundle) -> None:
+    texts = [f"number {i}" for i in range(7)]
+    together = encode_texts(tiny.model, tiny.tokenizer, texts, batch_size=3)
+    alone = torch.cat([encode_texts(tiny.model, tiny.tokenizer, [text]) for text in texts])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_what_cannot_be_a_classifier_is_refused(tiny: clip_core.Bundle) -> None:
+    with pytest.raises(ConfigError, match="'a photo' has no place for the class"):
+        fill_template("a photo", "cat")
+    for names, templates in (([], TEMPLATES), (NAMES, [])):
+        with pytest.raises(ConfigError, match="one or more of each"):
+            build_zero_shot_classifier(tiny.model, tiny.tokenizer, names, templates)
+    with pytest.raises(ConfigError, match="no texts"):
+        encode_texts(tiny.model, tiny.tokenizer, [])
