@@ -7,7 +7,10 @@ registry cannot be taken for them. `tools/constraints.txt` pins everything else.
 
 from __future__ import annotations
 
+import atexit
 import functools
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +27,7 @@ ROOT = Path(__file__).parent
 PACKAGES = ("clip-core", "clip-hub", "clip-eval", "clip-train")  # imports go only leftward
 SOURCES = [ROOT / "packages" / package / "src" for package in PACKAGES]
 CONSTRAINTS = str(ROOT / "tools" / "constraints.txt")
-WHEELS = ROOT / ".nox" / "wheels"
+WHEELS = ROOT / ".nox" / f"built-{os.getpid()}"  # two calls of nox at once do not meet
 DIST = ROOT / "dist"
 
 
@@ -41,7 +44,7 @@ def up_to(package: str) -> tuple[str, ...]:
 @functools.cache
 def wheels() -> dict[str, Path]:
     """The wheel of each package, built once per call of nox."""
-    shutil.rmtree(WHEELS, ignore_errors=True)
+    atexit.register(shutil.rmtree, WHEELS, ignore_errors=True)
     for package in PACKAGES:
         uv("build", "--quiet", "--wheel", "--out-dir", WHEELS, "--build-constraint", CONSTRAINTS, f"packages/{package}")
     return {package: next(WHEELS.glob(f"{module(package)}-*.whl")) for package in PACKAGES}
@@ -152,9 +155,9 @@ def minimums(session: nox.Session, package: str) -> None:
     session.install("--resolution", "lowest-direct", *declared(package))
     session.install("--no-deps", *own)
     check_environment(session, package)
-    names = sorted({requirement.split(">")[0].split("=")[0] for requirement in declared(package)})
-    session.run("uv", "pip", "list", "--format", "freeze", silent=False, log=False, external=True)
-    session.log(f"lowest declared versions of {', '.join(names)} (see the list above)")
+    names = [re.split(r"[^\w.-]", requirement)[0] for requirement in declared(package)]
+    versions = "import importlib.metadata as m, sys; print(*(f'{name}=={m.version(name)}' for name in sys.argv[1:]))"
+    session.run("python", "-I", "-c", versions, *names, silent=False, log=False)
     pytest(session, f"packages/{package}/tests", *rest, none_is_fine=bool(rest))
 
 
