@@ -64,11 +64,11 @@ def requirements(packages: Iterable[str], test: Iterable[str] = ()) -> list[str]
     return [*fresh, *(f"{wheels()[package]}{'[test]' if package in tested else ''}" for package in packages)]
 
 
-def environment(session: nox.Session, name: str, *install: str) -> Path:
-    """A second environment of a session, made anew under .nox; its Python."""
-    folder = Path(session.virtualenv.location).with_name(f"{Path(session.virtualenv.location).name}-{name}")
+def environment(name: str, base: str | Path, *install: str) -> Path:
+    """A further environment, made anew as .nox/`name` with the Python `base`; its Python."""
+    folder = ROOT / ".nox" / name
     shutil.rmtree(folder, ignore_errors=True)
-    uv("venv", "--quiet", "--python", Path(session.bin) / "python", folder)
+    uv("venv", "--quiet", "--python", base, folder)
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     uv("pip", "install", "--quiet", "--python", python, "-c", CONSTRAINTS, *install)
     return python
@@ -210,7 +210,7 @@ def wheels_session(session: nox.Session) -> None:
     session.run("python", "tools/check_wheels.py", str(DIST))
     for package in PACKAGES:
         own = [str(next(DIST.glob(f"{module(name)}-*.whl"))) for name in up_to(package)]
-        python = str(environment(session, package, *own))
+        python = str(environment(f"wheels-{package}", Path(session.bin) / "python", *own))
         version = f"import {module(package)} as m, importlib.metadata as d; print(m.__name__, d.version('{package}'))"
         session.run(python, "-I", "-W", "error", "-c", version, external=True)
         session.run(python, "tools/readme.py", f"packages/{package}/README.md", external=True)
@@ -221,7 +221,7 @@ def wheels_session(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Train on scikit-learn's digits, evaluate, report, and classify with clip-core alone; about five minutes."""
     session.install("-c", CONSTRAINTS, *requirements(PACKAGES))
-    core = environment(session, "core", str(wheels()["clip-core"]))
+    core = environment("demo-core", Path(session.bin) / "python", str(wheels()["clip-core"]))
     session.run("python", "tools/demo.py", "--core-python", str(core), "--output", "demo", *session.posargs)
 
 
@@ -250,4 +250,8 @@ def bench(session: nox.Session) -> None:
 def gpu(session: nox.Session) -> None:
     """What needs CUDA, with this machine's own torch; says so and succeeds where there is no device."""
     python = shutil.which("python3") or sys.executable
+    has_torch = subprocess.run([python, "-c", "import torch, pytest"], capture_output=True, check=False).returncode == 0
+    if not has_torch and shutil.which("nvidia-smi"):
+        session.log(f"{python} has no torch and pytest, but there is a device: installing both")
+        python = str(environment("gpu", sys.executable, *requirements(PACKAGES, test=PACKAGES)))
     session.run(python, "tools/gpu.py", *session.posargs, external=True)

@@ -29,7 +29,7 @@ def marked_files(root: Path) -> list[Path]:
 def _no_device() -> str | None:
     """Why nothing can run here, or None where a CUDA device answers."""
     if importlib.util.find_spec("torch") is None:
-        return f"no torch in {sys.executable}"
+        return f"no CUDA device (no torch in {sys.executable})"
     import torch
 
     return None if torch.cuda.is_available() else f"no CUDA device (torch {torch.__version__} sees none)"
