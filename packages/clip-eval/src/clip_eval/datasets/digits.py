@@ -13,7 +13,6 @@ import json
 import logging
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,71 +21,37 @@ import numpy as np
 from PIL import Image
 
 from clip_core.errors import ConfigError, DataError
+from clip_eval.datasets.digit_drawings import (
+    CANVAS,
+    CLASSNAMES,
+    RIM,
+    TEMPLATES,
+    Drawing,
+    Placed,
+    Style,
+    held_out_scenes,
+    render,
+    training_drawings,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "CANVAS",
-    "CLASSNAMES",
-    "TEMPLATES",
-    "Drawing",
-    "Placed",
-    "build_digits",
-    "digit_split",
-    "load_scans",
-    "render",
-]
+__all__ = ["build_digits", "digit_split", "load_scans"]
 
 _log = logging.getLogger(__name__)
 
-CANVAS = 32
-"""Width and height of every picture in pixels."""
-CLASSNAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-TEMPLATES = (
-    "a photo of the digit {c}",
-    "a handwritten {c}",
-    "the number {c} written by hand",
-    "a scan of the digit {c}",
-    "a picture of a single {c}",
-    "a bright {c} on a dark background",
-)
-_RELATIONS = ("to the left of", "above")
-_CONVERSE = {"to the left of": "to the right of", "above": "below"}
 _TEST_SIZE = 360
-# The held-out sets never depend on the caller's seed: two builds are scored on the same pictures.
-_SPLIT_SEED, _TEST_SEED = 1797, 360
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """One scan on the canvas: its row in scikit-learn's set, its centre and edge in pixels, its turn in degrees."""
-
-    scan: int
-    x: float
-    y: float
-    size: float
-    angle: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """Everything that one picture is made of, so that what a data set shows can be checked without its pixels."""
-
-    caption: str
-    digits: tuple[Placed, ...]
-    ink: float = 1.0
-    """Brightness of the brightest stroke, 0 to 1."""
-    paper: float = 0.0
-    """Brightness of the background, 0 to 1."""
+_SPLIT_SEED = 1797
 
 
 def load_scans() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """scikit-learn's scans, uint8 (1797, 8, 8) with values 0 to 255, and their digits, int64 (1797,)."""
+    """scikit-learn's scans with a rim around each, uint8 (1797, 12, 12), 0 to 255, and their digits, int64 (1797,)."""
     from sklearn.datasets import load_digits
 
     raw = load_digits()
-    return np.rint(raw.images * (255 / 16)).astype(np.uint8), raw.target.astype(np.int64)
+    images = np.pad(raw.images, ((0, 0), (RIM, RIM), (RIM, RIM)))
+    return np.rint(images * (255 / 16)).astype(np.uint8), raw.target.astype(np.int64)
 
 
 def digit_split(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -100,24 +65,6 @@ def digit_split(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[n
     test = np.concatenate([order[labels[order] == digit][: take[digit]] for digit in range(len(CLASSNAMES))])
     test.sort()
     return np.setdiff1d(np.arange(len(labels)), test), test
-
-
-def render(scans: NDArray[np.uint8], drawing: Drawing) -> Image.Image:
-    """Draws a picture, RGB, 32 x 32: each scan enlarged bicubically, the brighter one showing where two overlap."""
-    canvas = np.zeros((CANVAS, CANVAS), np.uint8)
-    for placed in drawing.digits:
-        # A rim of background lets strokes at the edge of a scan fade out instead of ending in a hard line.
-        source = Image.fromarray(np.pad(scans[placed.scan], 2))
-        step = 8 / placed.size
-        turn = np.deg2rad(placed.angle)
-        a, b = step * np.cos(turn), step * np.sin(turn)
-        matrix = (a, b, 6 - a * placed.x - b * placed.y, -b, a, 6 + b * placed.x - a * placed.y)
-        layer = source.transform(
-            (CANVAS, CANVAS), Image.Transform.AFFINE, tuple(map(float, matrix)), Image.Resampling.BICUBIC
-        )
-        np.maximum(canvas, np.asarray(layer), out=canvas)
-    shade = drawing.paper + (drawing.ink - drawing.paper) * (canvas / 255)
-    return Image.fromarray(np.rint(shade * 255).astype(np.uint8)).convert("RGB")
 
 
 def build_digits(
@@ -157,6 +104,9 @@ def build_digits(
     for name, part in (("scene_share", scene_share), ("converse_share", converse_share)):
         if not 0 <= part <= 1:
             raise ConfigError(f"{name}={part}: must lie between 0 and 1.")
+    for name, (low, high) in (("single_size", single_size), ("scene_size", scene_size), ("ink", ink), ("paper", paper)):
+        if not 0 <= low <= high <= (CANVAS if name.endswith("size") else 1):
+            raise ConfigError(f"{name}={(low, high)}: must be the smallest and the largest value, within its range.")
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f"{target}: already exists and is not an empty folder. Choose another one, or remove it.")
@@ -164,8 +114,8 @@ def build_digits(
     train, test = digit_split(labels)
     by_digit = [train[labels[train] == digit] for digit in range(10)]
     random = np.random.RandomState(seed)
-    style = _Style(single_size, scene_size, scene_jitter, max_angle, ink, paper)
-    drawings = _training_drawings(random, by_digit, style, train_samples, scene_share, converse_share)
+    style = Style(single_size, scene_size, scene_jitter, max_angle, ink, paper)
+    drawings = training_drawings(random, by_digit, style, train_samples, scene_share, converse_share)
 
     # Everything is written beside the target and moved there at the end: a kill leaves no half data set.
     partial = target.with_name(target.name + ".partial")
@@ -180,92 +130,6 @@ def build_digits(
     partial.rename(target)
     _log.info("wrote %d training pictures and two held-out sets to %s", train_samples, target)
     return target
-
-
-@dataclass(frozen=True, slots=True)
-class _Style:
-    single_size: tuple[float, float]
-    scene_size: tuple[float, float]
-    scene_jitter: tuple[float, float]
-    max_angle: float
-    ink: tuple[float, float]
-    paper: tuple[float, float]
-
-
-def _training_drawings(
-    random: np.random.RandomState,
-    by_digit: list[NDArray[np.int64]],
-    style: _Style,
-    count: int,
-    scene_share: float,
-    converse_share: float,
-) -> list[Drawing]:
-    drawings = []
-    for _ in range(count):
-        first, second = (int(digit) for digit in random.randint(10, size=2))
-        if random.random_sample() < scene_share:
-            relation = _RELATIONS[random.randint(2)]
-            scans = [int(by_digit[digit][random.randint(len(by_digit[digit]))]) for digit in (first, second)]
-            caption = _scene_caption(first, second, relation, random.random_sample() < converse_share)
-            drawings.append(_scene(random, style, caption, scans[0], scans[1], relation))
-        else:
-            scan = int(by_digit[first][random.randint(len(by_digit[first]))])
-            caption = TEMPLATES[random.randint(len(TEMPLATES))].format(c=CLASSNAMES[first])
-            drawings.append(_single(random, style, caption, scan))
-    return drawings
-
-
-def _single(random: np.random.RandomState, style: _Style, caption: str, scan: int) -> Drawing:
-    size = random.uniform(*style.single_size)
-    room = max(0.0, (CANVAS - size) / 2) * 0.6 + 1
-    x, y = CANVAS / 2 + random.uniform(-room, room, size=2)
-    angle = random.uniform(-style.max_angle, style.max_angle)
-    return Drawing(
-        caption, (Placed(scan, x, y, size, angle),), random.uniform(*style.ink), random.uniform(*style.paper)
-    )
-
-
-def _scene(
-    random: np.random.RandomState, style: _Style, caption: str, first: int, second: int, relation: str
-) -> Drawing:
-    placed = []
-    for scan, along in ((first, CANVAS / 4), (second, 3 * CANVAS / 4)):
-        along += random.uniform(-1, 1) * style.scene_jitter[0]
-        across = CANVAS / 2 + random.uniform(-1, 1) * style.scene_jitter[1]
-        x, y = (along, across) if relation == "to the left of" else (across, along)
-        size = random.uniform(*style.scene_size)
-        placed.append(Placed(scan, x, y, size, random.uniform(-style.max_angle, style.max_angle)))
-    return Drawing(caption, tuple(placed), random.uniform(*style.ink), random.uniform(*style.paper))
-
-
-def _scene_caption(first: int, second: int, relation: str, converse: bool = False) -> str:
-    if converse:
-        first, second, relation = second, first, _CONVERSE[relation]
-    return f"{_with_article(first)} {relation} {_with_article(second)}"
-
-
-def _with_article(digit: int) -> str:
-    name = CLASSNAMES[digit]
-    return f"an {name}" if name == "eight" else f"a {name}"
-
-
-def _test_drawings(labels: NDArray[np.int64], test: NDArray[np.int64]) -> list[Drawing]:
-    """The 200 held-out scenes, in the middle of the training style; each scan appears once or twice."""
-    random = np.random.RandomState(_TEST_SEED)
-    style = _Style((24, 24), (15, 15), (0.5, 2.0), 5.0, (0.85, 1.0), (0.0, 0.1))
-    pools = [random.permutation(test[labels[test] == digit]) for digit in range(10)]
-    used = [0] * 10
-
-    def take(digit: int) -> int:
-        used[digit] += 1
-        return int(pools[digit][(used[digit] - 1) % len(pools[digit])])
-
-    return [
-        _scene(random, style, _scene_caption(first, second, relation), take(first), take(second), relation)
-        for relation in _RELATIONS
-        for first in range(10)
-        for second in range(10)
-    ]
 
 
 def _png(image: Image.Image) -> bytes:
@@ -299,7 +163,7 @@ def _write_digits(folder: Path, scans: NDArray[np.uint8], labels: NDArray[np.int
 def _write_scenes(folder: Path, scans: NDArray[np.uint8], labels: NDArray[np.int64], test: NDArray[np.int64]) -> None:
     members = (
         {"__key__": f"s{index:07d}", "png": _png(render(scans, drawing)), "txt": drawing.caption.encode()}
-        for index, drawing in enumerate(_test_drawings(labels, test))
+        for index, drawing in enumerate(held_out_scenes(labels, test))
     )
     _write_split(folder, members)
     (folder / "dataset_type.txt").write_bytes(b"retrieval\n")
@@ -307,7 +171,7 @@ def _write_scenes(folder: Path, scans: NDArray[np.uint8], labels: NDArray[np.int
         folder,
         "Scenes of two digits, held out",
         "200 pictures of two held-out scans, one for each ordered pair of digits and each of 'to the left of' and "
-        "'above'. No two captions describe the same scene.",
+        "'above'. No two captions describe the same scene. Drawn like the training scenes, with smaller shifts and turns.",
     )
 
 
