@@ -16,12 +16,13 @@ from release import top_heading
 __all__ = ["TESTED_FROM", "check"]
 
 TESTED_FROM = 30  # lines; a shorter module may be tested through another
-_MODULES = {  # where the import name is not the distribution's
-    "open-clip-torch": "open_clip",
-    "pillow": "PIL",
-    "pyyaml": "yaml",
-    "scikit-image": "skimage",
-    "scikit-learn": "sklearn",
+_DISTRIBUTIONS = {  # where the import name is not the distribution's
+    "PIL": "pillow",
+    "open_clip": "open-clip-torch",
+    "open_clip_train": "open-clip-torch",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
 }
 _NEVER_IMPORTED = {"pytest"}  # it runs the tests
 
@@ -94,69 +95,76 @@ def _siblings(package: Package) -> Iterator[Finding]:
             yield Finding(path, line, f"{requirement} leaves out {name} {version}, the one in this tree")
 
 
-def _module(distribution: str) -> str:
-    name = canonicalize_name(distribution)
-    return _MODULES.get(name, name.replace("-", "_"))
+def _distribution(module: str) -> str:
+    return _DISTRIBUTIONS.get(module, canonicalize_name(module))
+
+
+def _names(package: Package, *, test: bool) -> dict[str, str]:
+    """{normalised name: name as written} of what the test extra declares, or of all the rest."""
+    chosen = (requirement.name for extra, requirement in _declared(package) if (extra == "test") == test)
+    return {canonicalize_name(name): name for name in chosen}
 
 
 def _source_imports(package: Package) -> Iterator[Finding]:
     """What the source imports is declared, and what is declared outside the test extra is imported."""
     ours = {other.module for other in package.tree.packages}
-    declared = {
-        _module(requirement.name): requirement.name for extra, requirement in _declared(package) if extra != "test"
-    }
+    declared = _names(package, test=False)
     imported: set[str] = set()
     for path, line, module in package.imports(package.source):
-        known = module in imported or module in declared or module in ours or module in sys.stdlib_module_names
-        imported.add(module)
+        name = _distribution(module)
+        known = name in imported or name in declared or module in ours or module in sys.stdlib_module_names
+        imported.add(name)
         if not known:
             yield Finding(str(path), line, f"imports {module}, which {package.name} does not declare")
-    for module, name in declared.items():
-        if module not in imported and module not in ours:
-            message = f"declares {name}, but nothing in its source imports {module}"
-            yield Finding(str(package.folder / "pyproject.toml"), _line(package, f'"{name}'), message)
+    for name, written in declared.items():
+        if name not in imported and name.replace("-", "_") not in ours:
+            message = f"declares {written}, but nothing in its source imports it"
+            yield Finding(str(package.folder / "pyproject.toml"), _line(package, f'"{written}'), message)
 
 
 def _test_imports(package: Package) -> Iterator[Finding]:
     """Tests import what their environment holds, and each peer of the test extra is compared with somewhere."""
     tests, bench = package.folder / "tests", package.folder / "bench"
-    ours = {other for other in package.tree.packages if other.name in package.left or other is package}
-    held = {other.module for other in ours} | {
-        _module(req.name) for other in ours for extra, req in _declared(other) if not extra
-    }
-    extra = {_module(req.name): req.name for group, req in _declared(package) if group == "test"}
-    local = {path.stem for path in package.tree.under(tests)} | {
-        path.stem for path in package.tree.under(Path("tools"))
-    }
+    ours = [other for other in package.tree.packages if other.name in package.left or other is package]
+    extra = _names(package, test=True)
+    held = {canonicalize_name(other.name) for other in ours}.union(
+        extra, *(_names(other, test=False) for other in ours)
+    )
+    local = {path.stem for path in [*package.tree.under(tests), *package.tree.under(Path("tools"))]}
     imported: set[str] = set()
     for path, line, module in package.imports(tests):
-        known = module in imported | held | extra.keys() | local | sys.stdlib_module_names
-        imported.add(module)
+        name = _distribution(module)
+        known = name in imported or name in held or module in local or module in sys.stdlib_module_names
+        imported.add(name)
         if not known:
             yield Finding(str(path), line, f"the test imports {module}, which is not in {package.name}[test]")
-    imported |= {module for _, _, module in package.imports(bench)}
-    for module, name in extra.items():
-        if module not in imported and name not in _NEVER_IMPORTED:
-            message = f"the test extra has {name}, but no test and no bench imports {module}"
-            yield Finding(str(package.folder / "pyproject.toml"), _line(package, f'"{name}'), message)
+    imported |= {_distribution(module) for _, _, module in package.imports(bench)}
+    for name, written in extra.items():
+        if name not in imported and name not in _NEVER_IMPORTED:
+            message = f"the test extra has {written}, but no test and no bench imports it"
+            yield Finding(str(package.folder / "pyproject.toml"), _line(package, f'"{written}'), message)
 
 
 def _mirror(package: Package) -> Iterator[Finding]:
-    """A module of some size has test_<module>.py, or test_<folder>.py of its folder, or is named in some test."""
+    """A module of some size has test_<module>.py or test_<folder>.py, or a test names it or its folder as what it covers."""
     tests = package.tree.under(package.folder / "tests")
-    names = {path.stem for path in tests}
+    files = {path.stem for path in tests}
     text = "\n".join(package.tree.text(path) or "" for path in tests)
+    named = set(re.findall(rf"\b{package.module}(?:\.\w+)+", text))
+    named |= {
+        f"{module}.{name.strip()}"
+        for module, names in re.findall(rf"from ({package.module}(?:\.\w+)*) import ([\w, ]+)", text)
+        for name in names.split(",")
+    }
     for path in package.tree.under(package.source):
         if path.name.startswith("__") or (package.tree.text(path) or "").count("\n") < TESTED_FROM:
             continue
-        inside = path.relative_to(package.source)
-        parents = [part for part in inside.parts[:-1] if f"test_{part}" in names]
-        dotted = ".".join([package.module, *inside.with_suffix("").parts])
-        parent, _, stem = dotted.rpartition(".")
-        imported = rf"\b{re.escape(dotted)}\b|from {re.escape(parent)} import [^\n]*\b{stem}\b"
-        if f"test_{stem}" in names or parents or re.search(imported, text):
-            continue
-        yield Finding(str(path), 1, f"no test mirrors it: add tests/test_{stem}.py, or import {dotted} in a test")
+        parts = path.relative_to(package.source).with_suffix("").parts
+        dotted = [".".join([package.module, *parts[: length + 1]]) for length in range(len(parts))]
+        if named.isdisjoint(dotted) and files.isdisjoint(f"test_{part}" for part in parts):
+            yield Finding(
+                str(path), 1, f"no test mirrors it: add tests/test_{path.stem}.py, or name {dotted[-1]} in one"
+            )
 
 
 def _same_ranges(package: Package, ranges: dict[str, tuple[str, str]]) -> Iterator[Finding]:

@@ -129,6 +129,8 @@ def test_what_the_rules_allow(root: Path) -> None:
     write(root, CORE / "tests/test_command.py", "import clip_core\n")
     write(root, SOURCE / "towers/vit.py", MODULE)  # a test of its folder mirrors it
     write(root, CORE / "tests/test_towers.py", "import clip_core\n")
+    write(root, SOURCE / "layers/block.py", MODULE)  # as does one that says so
+    write(root, CORE / "tests/test_model.py", '"""Covers clip_core.layers too."""\n\nimport clip_core\n')
     write(root, SOURCE / "short.py", '"""A note."""\n\n__all__ = []\n')  # too small for a test of its own
     write(root, CORE / "CHANGELOG.md", "# Changelog\n\n## Unreleased\n\n- More.\n\n## 0.1.0 (2026-11-21)\n")
     write(root, Path("notes.md"), "https://example.org/ro" + "ot/x and packages/wo" + "rk/x\n")
