@@ -146,7 +146,7 @@ def _test_imports(package: Package) -> Iterator[Finding]:
 
 
 def _mirror(package: Package) -> Iterator[Finding]:
-    """A module of some size has test_<module>.py or test_<folder>.py, or a test names it or its folder as what it covers."""
+    """A module of some size has test_<module>.py or test_<folder>.py, or some test names it or its folder."""
     tests = package.tree.under(package.folder / "tests")
     files = {path.stem for path in tests}
     text = "\n".join(package.tree.text(path) or "" for path in tests)
