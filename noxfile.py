@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv"
@@ -51,10 +52,10 @@ def wheels() -> dict[str, Path]:
 
 
 def uv(*args: str | Path) -> None:
-    """Run the uv that nox itself uses; its message is the error's."""
+    """Run the uv that nox itself uses; where it fails, it has said why."""
     command = [nox.virtualenv.UV, *map(str, args)]
     if subprocess.run(command, cwd=ROOT, check=False).returncode:
-        raise RuntimeError(f"failed: {' '.join(command)}")
+        raise CommandFailed(f"failed: {' '.join(command)}")
 
 
 def requirements(packages: Iterable[str], test: Iterable[str] = ()) -> list[str]:
@@ -182,10 +183,19 @@ def declared(package: str) -> list[str]:
 def lint(session: nox.Session) -> None:
     """Ruff, the import contracts and the house rules."""
     session.install("-c", CONSTRAINTS, "ruff", "import-linter", "packaging")
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
-    session.run("lint-imports", "--no-cache", env={"PYTHONPATH": ":".join(map(str, SOURCES))})
-    session.run("python", "tools/check_house.py")
+    failed = []
+    for command in (
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["lint-imports", "--no-cache"],
+        ["python", "tools/check_house.py"],
+    ):
+        try:
+            session.run(*command, env={"PYTHONPATH": os.pathsep.join(map(str, SOURCES))})
+        except CommandFailed:
+            failed.append(command[0])  # go on: one run tells all
+    if failed:
+        session.error(f"failed: {', '.join(failed)}")
 
 
 @nox.session
