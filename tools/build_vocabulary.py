@@ -65,6 +65,7 @@ def pack(merges: list[tuple[str, ...]]) -> bytes:
 
 
 def main() -> int:
+    """Write the two files, or compare them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare with the packaged files and write nothing")
     check: bool = parser.parse_args().check

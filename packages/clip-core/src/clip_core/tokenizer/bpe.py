@@ -1,9 +1,9 @@
 """CLIP's byte-pair tokenizer: the ids of open_clip's `SimpleTokenizer`, many times faster.
 
 A token never crosses white space, so a text's ids are those of its chunks between white space, one after another.
-Chunks recur: a bounded cache maps each to the bytes of its ids, and a batch is one split, one look-up per chunk, one
-join of bytes and one scatter into the result. Chunks seen for the first time are split into words by CLIP's pattern
-and merged by the Rust `tokenizers`.
+Chunks recur: a bounded cache maps each to the bytes of its ids, and a text costs one split, one look-up per chunk and
+one join of bytes. A chunk seen for the first time is split into words by CLIP's pattern, and a word seen for the first
+time is merged by the Rust `tokenizers`.
 
 Left out: open_clip's random, shuffled and syntax-aware text masking, other cleanings than lower case, and other
 vocabularies.
@@ -16,7 +16,6 @@ import operator
 import reprlib
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -29,13 +28,9 @@ from clip_core.tokenizer.vocabulary import END_OF_TEXT, END_OF_WORD, START_OF_TE
 
 __all__ = ["ClipTokenizer", "TokenBatch"]
 
-_PATTERN = START_OF_TEXT + "|" + END_OF_TEXT + r"|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+_PATTERN = START_OF_TEXT + "|" + END_OF_TEXT + r"|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
-# Stands between two texts of a batch. Cleaning never leaves a NUL, so no text holds it.
-_BREAK = "\0"
-_BREAK_ID = 0xFFFF
-
-_BLOCK = 1024  # texts joined at once: the pieces stay in the processor's cache, and memory stays flat
+_BLOCK = 1024  # texts of a step: their rows stay in the processor's cache, and memory stays flat
 _CACHE_SIZE = 1 << 17  # chunks: at most about 30 MB, and more than a caption data set's frequent ones
 _CACHE_LENGTH = 64  # characters of a chunk: longer ones rarely recur
 
@@ -75,11 +70,13 @@ class ClipTokenizer:
 
     def __init__(self, context_length: int = 77) -> None:
         self.context_length = _checked_length(context_length)
-        self._encoder = _chunk_encoder()
-        self.vocab_size = len(self._encoder.tokens)
-        self.sot_token_id = self._encoder.sot
-        self.eot_token_id = self._encoder.eot
+        self._chunks = _chunks()
+        self._look_up = self._chunks.__getitem__
+        self.vocab_size = len(self._chunks.tokens)
+        self.sot_token_id = self.vocab_size - 2
+        self.eot_token_id = self.vocab_size - 1
         self.all_special_ids = [self.sot_token_id, self.eot_token_id]
+        self._start, self._end = _packed([self.sot_token_id]), _packed([self.eot_token_id])
 
     def __call__(self, texts: str | Sequence[str], context_length: int | None = None, truncate: bool = True) -> Tensor:
         """Token ids of one or several texts.
@@ -114,13 +111,20 @@ class ClipTokenizer:
         """
         width = self.context_length if context_length is None else _checked_length(context_length)
         texts = _checked_texts(texts)
-        tokens = np.zeros((len(texts), width), dtype=np.int64)
+        tokens = np.empty((len(texts), width), dtype=np.int64)
         lengths = np.empty(len(texts), dtype=np.int64)
-        for start in range(0, len(texts), _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            ids, lengths[rows] = self._encoder.encode(texts[rows])
-            _scatter(ids, lengths[rows], tokens[rows], self.eot_token_id)
+        room = 2 * (width - 2)
+        for first in range(0, len(texts), _BLOCK):
+            packed = [self._encode(text) for text in texts[first : first + _BLOCK]]
+            rows = [(self._start + ids[:room] + self._end).ljust(2 * width, b"\0") for ids in packed]
+            block = slice(first, first + len(rows))
+            tokens[block] = np.frombuffer(b"".join(rows), dtype=np.uint16).reshape(-1, width)
+            lengths[block] = [len(ids) // 2 + 2 for ids in packed]
         return TokenBatch(torch.from_numpy(tokens), torch.from_numpy(lengths))
+
+    def _encode(self, text: str) -> bytes:
+        """The ids of `text` as the bytes of uint16."""
+        return b"".join(map(self._look_up, clean(text).lower().split()))
 
     def encode(self, text: str) -> list[int]:
         """The ids of one text, uncut, without start and end of text.
@@ -130,8 +134,7 @@ class ClipTokenizer:
         """
         if not isinstance(text, str):
             raise ConfigError(f"encode takes one string, not {_shortened(text)}; call the tokenizer for a list of them")
-        ids, _ = self._encoder.encode([text])
-        return ids[1:-1].tolist()  # type: ignore[no-any-return]
+        return array("H", self._encode(text)).tolist()
 
     def decode(self, ids: Tensor | Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """The text that ids spell: lower case, a space after each word, U+FFFD where bytes are no UTF-8.
@@ -158,7 +161,7 @@ class ClipTokenizer:
                 raise ConfigError(
                     f"token id {index} is not in the vocabulary, which has ids 0 to {self.vocab_size - 1}"
                 )
-        spelled = "".join([self._encoder.tokens[index] for index in ids])
+        spelled = "".join([self._chunks.tokens[index] for index in ids])
         return spelled.encode("latin-1").decode("utf-8", errors="replace").replace(END_OF_WORD, " ")
 
     def __reduce__(self) -> tuple[Callable[[int], ClipTokenizer], tuple[int]]:
@@ -168,10 +171,10 @@ class ClipTokenizer:
         return f"{type(self).__name__}(context_length={self.context_length})"
 
 
-class _ChunkEncoder:
-    """Texts to one flat run of ids, through a bounded cache from a chunk to the bytes of its ids.
+class _Chunks(dict[str, bytes]):
+    """A bounded cache from a chunk of cleaned text to its ids, as the bytes of uint16; looking one up merges it.
 
-    Threads may share it: the cache is only read, added to, and replaced by an empty one.
+    Threads may share it: each step is one operation of the dict, and losing an entry costs no more than merging again.
     """
 
     def __init__(self) -> None:
@@ -179,67 +182,34 @@ class _ChunkEncoder:
 
         vocabulary = load_vocabulary()
         self.tokens = vocabulary.tokens
-        self.sot = len(self.tokens) - 2
-        self.eot = len(self.tokens) - 1
         self._merge = vocabulary.bpe.tokenize
         # Of the `regex` module, like open_clip's: it knows \p, and folds case so that U+017F is an "s".
         self._words = regex.compile(_PATTERN, regex.IGNORECASE).findall
-        self._start = array("H", [self.sot]).tobytes()
-        self._cache = self._empty_cache()
+        self._specials = {START_OF_TEXT: len(self.tokens) - 2, END_OF_TEXT: len(self.tokens) - 1}
 
-    def _empty_cache(self) -> dict[str, bytes]:
-        return {_BREAK: array("H", [_BREAK_ID, self.sot]).tobytes()}
-
-    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """uint16 (total,): start of text, ids, end of text of each text in turn; int64 (B,): how many of each text."""
-        cleaned = [text if text.isascii() and text.isprintable() and "&" not in text else clean(text) for text in texts]
-        chunks = f" {_BREAK} ".join(cleaned).lower().split()
-        chunks.append(_BREAK)
-        pieces: list[bytes | None] = list(map(self._cache.get, chunks))
-        if not all(pieces):
-            new = self._learn(chunk for chunk, piece in zip(chunks, pieces, strict=True) if piece is None)
-            pieces = [new[chunk] if piece is None else piece for chunk, piece in zip(chunks, pieces, strict=True)]
-        # The last break adds a start too many.
-        ids = np.frombuffer(bytearray().join((self._start, *pieces)), dtype=np.uint16)[:-1]
-        ends = np.flatnonzero(ids == _BREAK_ID)
-        ids[ends] = self.eot
-        return ids, np.diff(ends, prepend=-1)
-
-    def _learn(self, chunks: Iterable[str]) -> dict[str, bytes]:
-        """The ids of chunks that the cache lacks; it keeps those that are short."""
-        new = {chunk: self._merge_chunk(chunk) for chunk in dict.fromkeys(chunks)}
-        short = {chunk: ids for chunk, ids in islice(new.items(), _CACHE_SIZE) if len(chunk) <= _CACHE_LENGTH}
-        if len(self._cache) + len(short) > _CACHE_SIZE:
-            self._cache = self._empty_cache()
-        self._cache.update(short)
-        return new
-
-    def _merge_chunk(self, chunk: str) -> bytes:
-        ids: list[int] = []
-        for word in (chunk,) if chunk.isascii() and chunk.isalpha() else self._words(chunk):
-            if word == START_OF_TEXT:
-                ids.append(self.sot)
-            elif word == END_OF_TEXT:
-                ids.append(self.eot)
-            else:
-                ids += [token.id for token in self._merge(word.encode().decode("latin-1"))]
-        return array("H", ids).tobytes()
+    def __missing__(self, chunk: str) -> bytes:
+        if chunk.isascii() and chunk.isalpha():
+            ids = _packed([token.id for token in self._merge(chunk)])
+        elif (words := self._words(chunk)) != [chunk]:
+            ids = b"".join([self[word] for word in words])
+        elif chunk in self._specials:
+            ids = _packed([self._specials[chunk]])
+        else:
+            ids = _packed([token.id for token in self._merge(chunk.encode().decode("latin-1"))])
+        if len(chunk) <= _CACHE_LENGTH:
+            if len(self) >= _CACHE_SIZE:
+                self.clear()
+            self[chunk] = ids
+        return ids
 
 
 @functools.cache
-def _chunk_encoder() -> _ChunkEncoder:
-    return _ChunkEncoder()
+def _chunks() -> _Chunks:
+    return _Chunks()
 
 
-def _scatter(ids: np.ndarray, lengths: np.ndarray, rows: np.ndarray, eot: int) -> None:
-    """Write texts of `lengths` ids, one after another in `ids`, into the zeroed `rows`, cut to their width."""
-    width = rows.shape[1]
-    long = lengths > width
-    if long.any():
-        first = np.cumsum(lengths) - lengths
-        ids = ids[np.arange(len(ids)) - np.repeat(first, lengths) < width]
-    rows[np.arange(width) < lengths[:, None]] = ids
-    rows[long, -1] = eot
+def _packed(ids: list[int]) -> bytes:
+    return array("H", ids).tobytes()
 
 
 def _checked_length(context_length: int) -> int:

@@ -25,7 +25,7 @@ from clip_core.errors import DataError
 if TYPE_CHECKING:
     from tokenizers.models import BPE
 
-__all__ = ["END_OF_TEXT", "END_OF_WORD", "START_OF_TEXT", "Vocabulary", "load_vocabulary"]
+__all__ = ["END_OF_TEXT", "END_OF_WORD", "START_OF_TEXT", "Vocabulary", "load_vocabulary", "unpack"]
 
 START_OF_TEXT = "<start_of_text>"
 END_OF_TEXT = "<end_of_text>"
@@ -44,6 +44,22 @@ class Vocabulary:
     bpe: BPE
 
 
+def unpack(packed: bytes, sha256: str) -> bytes:
+    """The pairs of ids that `packed` holds.
+
+    Raises:
+        DataError: they are not those whose `sha256` was recorded.
+    """
+    try:
+        payload = zlib.decompress(packed)
+    except zlib.error as error:
+        raise DataError(f"clip-core's vocabulary.bin is damaged ({error}); install clip-core again") from error
+    found = hashlib.sha256(payload).hexdigest()
+    if found != sha256:
+        raise DataError(f"clip-core's vocabulary.bin has sha256 {found}, not {sha256}; install clip-core again")
+    return payload
+
+
 @functools.cache
 def load_vocabulary() -> Vocabulary:
     """Read, verify and build the packaged vocabulary; once per process, about 0.1 s.
@@ -55,18 +71,7 @@ def load_vocabulary() -> Vocabulary:
 
     folder = resources.files(__package__)
     record = json.loads((folder / "vocabulary.json").read_text(encoding="utf-8"))
-    packed = (folder / "vocabulary.bin").read_bytes()
-    try:
-        payload = zlib.decompress(packed)
-    except zlib.error as error:
-        raise DataError(
-            f"vocabulary.bin of clip_core.tokenizer is damaged ({error}); install clip-core again"
-        ) from error
-    digest = hashlib.sha256(payload).hexdigest()
-    if digest != record["sha256"]:
-        raise DataError(
-            f"vocabulary.bin of clip_core.tokenizer has sha256 {digest}, not {record['sha256']}; install clip-core again"
-        )
+    payload = unpack((folder / "vocabulary.bin").read_bytes(), record["sha256"])
 
     symbols = [chr(byte) for byte in _BYTE_ORDER]
     tokens = symbols + [symbol + END_OF_WORD for symbol in symbols]
