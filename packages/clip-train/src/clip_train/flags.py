@@ -56,7 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser; what is not given on the command line is absent from its namespace."""
     parser = _Parser(
         prog="clip-train",
-        usage="clip-train --train-data DATA --model NAME [flags]\n       clip-train show FLAGS   (print the resolved configuration and stop)",
+        usage="clip-train --train-data DATA --model NAME [flags]\n"
+        "       clip-train show FLAGS   (print the resolved configuration and stop)",
         description="Train a CLIP model. The flags are open_clip's; a unique beginning of a flag is enough.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
         argument_default=argparse.SUPPRESS,
@@ -83,7 +84,9 @@ def _add_flag(group: Any, field: dataclasses.Field[Any], annotation: Any) -> Non
     names = (f"--{field.name.replace('_', '-')}", *_ALIASES.get(field.name, ()))
     text = field.metadata["help"].replace("%", "%%")
     if field.default is dataclasses.MISSING:
-        text += " (required)" if field.default_factory is dataclasses.MISSING else f" (default: {_say(AugmentConfig())})"
+        text += (
+            " (required)" if field.default_factory is dataclasses.MISSING else f" (default: {_say(AugmentConfig())})"
+        )
     elif field.default not in (None, "", False):
         text += f" (default: {field.default!r})" if field.default == "\t" else f" (default: {field.default})"
     options = [o for o in _options(annotation) if o is not type(None)]

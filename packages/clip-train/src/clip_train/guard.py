@@ -41,5 +41,5 @@ class FiniteGuard:
         if self._in_a_row >= self._most:
             raise TrainingDiverged(
                 f"The loss or its gradient was not finite in {self._in_a_row} steps in a row, the last at step {step}. "
-                "No weights were written. Lower --lr, lengthen --warmup, set --grad-clip-norm 1, or use --precision fp32."
+                "No weights were written. Lower --lr, lengthen --warmup, set --grad-clip-norm, or use --precision fp32."
             )

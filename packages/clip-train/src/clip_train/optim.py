@@ -21,7 +21,7 @@ def has_weight_decay(name: str, parameter: nn.Parameter) -> bool:
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019) over the trainable parameters: group 0 without decay, group 1 with `config.wd`."""
+    """AdamW (Loshchilov and Hutter 2019) over what is trainable: group 0 without decay, group 1 with `config.wd`."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     return torch.optim.AdamW(
         [

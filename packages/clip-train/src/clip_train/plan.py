@@ -94,19 +94,15 @@ def _build_bundle(config: ModelConfig, seed: int, device: torch.device) -> clip_
         import clip_hub
 
         model = clip_hub.create_model(config.model, pretrained=config.pretrained)
-    given = {
-        field: value
-        for field, value in (
-            ("mean", config.image_mean),
-            ("std", config.image_std),
-            ("interpolation", config.image_interpolation),
-        )
-        if value is not None
-    }
     # The model carries its configuration; what it is trained with is what it must later be used with.
-    model.config = dataclasses.replace(
-        model.config, preprocess=dataclasses.replace(model.config.preprocess, **given)
+    own = model.config.preprocess
+    preprocess = dataclasses.replace(
+        own,
+        mean=config.image_mean or own.mean,
+        std=config.image_std or own.std,
+        interpolation=config.image_interpolation or own.interpolation,
     )
+    model.config = dataclasses.replace(model.config, preprocess=preprocess)
     return clip_core.Bundle(
         model=model.to(device),
         preprocess=build_transform(model.config.preprocess),

@@ -23,7 +23,7 @@ _PACKAGES = ("clip_core", "clip_hub", "clip_eval", "clip_train")
 
 
 def default_name(config: TrainConfig) -> str:
-    """A name from date and main settings, as open_clip's: "2026_11_21-06_00_00-model_tiny-lr_0.001-b_256-j_2-p_fp32"."""
+    """Date and main settings as open_clip writes them: "2026_11_21-06_00_00-model_tiny-lr_0.001-b_256-j_2-p_fp32"."""
     model = config.model.model.replace("/", "-")
     return "-".join(
         (
@@ -63,7 +63,9 @@ class RunFolder:
             except FileExistsError:
                 continue
             except OSError as error:
-                raise ConfigError(f"The run folder {folder.path} cannot be written: {error.strerror or error}.") from error
+                raise ConfigError(
+                    f"The run folder {folder.path} cannot be written: {error.strerror or error}."
+                ) from error
             return folder, resolved
         raise ConfigError(
             f"{folder.path} already holds a run, which is never overwritten. Choose another --name, leave it out for "

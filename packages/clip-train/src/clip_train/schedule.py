@@ -19,5 +19,6 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
         return config.lr * (step + 1) / config.warmup
     if config.lr_scheduler == "const":
         return config.lr
-    progress = (step - config.warmup) / (total_steps - config.warmup)
-    return 0.5 * (1 + math.cos(math.pi * progress)) * config.lr
+    # In this order of operations the numbers are open_clip's to the last bit.
+    angle = math.pi * (step - config.warmup) / (total_steps - config.warmup)
+    return 0.5 * (1 + math.cos(angle)) * config.lr

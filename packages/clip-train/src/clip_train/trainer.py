@@ -82,7 +82,7 @@ def fit(
         with autocast(precision, device):
             output = model(images, tokens)
             loss = clip_loss(*output)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         values = torch.stack([loss.detach().float(), norm.float(), output.logit_scale.detach().float()]).tolist()
         loss_value, norm_value, scale = values

@@ -1,3 +1,5 @@
-"""From files to batches: what there is (`shards`, `csv`), in which order (`order`), decoded (`decode`), in time (`loader`)."""
+"""From files to batches: what there is (`source`), in which order (`order`), decoded (`decode`), in time (`loader`)."""
 
 from __future__ import annotations
+
+__all__: list[str] = []

@@ -29,7 +29,7 @@ _MOST_SUBSTITUTES = 1000
 class Skipped(NamedTuple):
     """A sample that came up and could not be used; another took its slot."""
 
-    index: int
+    sample: int
     reason: str
 
 

@@ -13,22 +13,29 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from clip_core.errors import ClipError
 from clip_train.data.decode import Batch, Decoder
 
 __all__ = ["StepDataset", "iterate_batches"]
 
 
-class StepDataset(Dataset[Batch]):
-    """Step number (from 0) -> its batch."""
+class StepDataset(Dataset[Batch | ClipError]):
+    """Step number (from 0) -> its batch, or the error that kept it from being made.
+
+    An error travels as a value: torch would bury its words in a traceback of the worker.
+    """
 
     def __init__(self, decoder: Decoder, batch_size: int) -> None:
         self.decoder = decoder
         self.batch_size = batch_size
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> Batch | ClipError:
         count = self.decoder.order.count
         first = step * self.batch_size
-        return self.decoder.batch(divmod(slot, count) for slot in range(first, first + self.batch_size))
+        try:
+            return self.decoder.batch(divmod(slot, count) for slot in range(first, first + self.batch_size))
+        except ClipError as error:
+            return error
 
 
 def iterate_batches(
@@ -38,20 +45,23 @@ def iterate_batches(
 
     Batches are in pinned memory where `device` is a GPU. Raises what `Decoder.batch` raises.
     """
-    loader: DataLoader[Batch] = DataLoader(
+    loader: DataLoader[Batch | ClipError] = DataLoader(
         StepDataset(decoder, batch_size),
         batch_size=None,
         sampler=steps,
         num_workers=workers,
-        collate_fn=_as_is,
+        collate_fn=_as_is,  # type: ignore[arg-type]  # without a batch size it gets one batch, not a list
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if workers else None,
         worker_init_fn=_start_worker,
     )
-    return iter(loader)
+    for batch in loader:
+        if isinstance(batch, ClipError):
+            raise batch
+        yield batch
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Batch | ClipError) -> Batch | ClipError:
     return batch
 
 

@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 
 from clip_core.errors import DataError
 from clip_eval.wds import IMAGE_EXTENSIONS, Sample, index_shard, read_member
@@ -34,7 +34,7 @@ def expand_shards(pattern: str) -> list[str]:
             raise DataError(f"{part}: clip-train reads local files only so far. Copy the shards to a disk.")
         try:
             expanded = list(braceexpand(part.strip()))
-        except (UnbalancedBracesError, ValueError) as error:
+        except ValueError as error:
             raise DataError(f"{part!r} is not a pattern of shards: {error}.") from error
         for path in filter(None, expanded):
             found = sorted(glob.glob(path)) if glob.has_magic(path) and not Path(path).exists() else [path]

@@ -1,0 +1,86 @@
+"""What several tests use: small shards of distinct pictures with captions, and a configuration that trains on them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+import webdataset
+
+from clip_train import TrainConfig
+
+WORDS = ("red", "green", "blue", "dark", "pale", "round", "long", "old", "wide", "calm")
+
+
+def png(number: int, size: int = 32) -> bytes:
+    """A picture that no other number has."""
+    pixels = np.random.default_rng(number).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def pair(number: int) -> dict[str, Any]:
+    """Sample `number` as webdataset writes it."""
+    return {
+        "__key__": f"s{number:07d}",
+        "png": png(number),
+        "txt": f"a {WORDS[number % 10]} thing number {number}".encode(),
+    }
+
+
+def write_shard(path: Path, samples: Sequence[Mapping[str, Any]]) -> Path:
+    with webdataset.TarWriter(str(path)) as writer:
+        for sample in samples:
+            writer.write(dict(sample))
+    return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Several test runs on one machine must not wait for each other's threads; sums keep one order too."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def make() -> SimpleNamespace:
+    """Makers of samples: `png(number)`, `pair(number)`, `shard(path, samples)`."""
+    return SimpleNamespace(png=png, pair=pair, shard=write_shard)
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The pattern of two shards with 40 good samples."""
+    folder = tmp_path_factory.mktemp("shards")
+    write_shard(folder / "00000.tar", [pair(n) for n in range(24)])
+    write_shard(folder / "00001.tar", [pair(n) for n in range(24, 40)])
+    return f"{folder}/{{00000..00001}}.tar"
+
+
+@pytest.fixture
+def make_config(shards: str, tmp_path: Path) -> Callable[..., TrainConfig]:
+    """Builds a run of a few steps on `shards`, in the processor's own arithmetic, under the test's folder."""
+
+    def make(**fields: Any) -> TrainConfig:
+        given = {
+            "model": "tiny",
+            "train_data": shards,
+            "batch_size": 8,
+            "epochs": 1,
+            "lr": 1e-3,
+            "warmup": 2,
+            "workers": 0,
+            "device": "cpu",
+            "precision": "fp32",
+            "logs": str(tmp_path / "logs"),
+        }
+        return TrainConfig.of(**{**given, **fields})
+
+    return make

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import argparse
+import itertools
+from typing import Any
+
+import pytest
+
+from clip_core.errors import ConfigError
+from clip_train.flags import build_parser, parse
+from clip_train.peer_flags import LATER, NEVER
+
+BASE = ["--train-data", "a.tar", "--model", "tiny"]
+
+
+def config(*words: str) -> Any:
+    return parse([*BASE, *words])[0]
+
+
+@pytest.fixture(scope="module")
+def peer() -> argparse.ArgumentParser:
+    """open_clip's parser, taken at the moment at which it parses."""
+    from open_clip_train import params
+
+    taken: list[argparse.ArgumentParser] = []
+
+    class Taken(Exception):
+        pass
+
+    def take(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
+        taken.append(self)
+        raise Taken
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", take)
+        with pytest.raises(Taken):
+            params.parse_args([])
+    return taken[0]
+
+
+def flags_of(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    return {flag: action for action in parser._actions for flag in action.option_strings if flag.startswith("--")}
+
+
+def test_every_flag_of_open_clip_is_known(peer: argparse.ArgumentParser) -> None:
+    assert not set(flags_of(peer)) - set(flags_of(build_parser()))
+
+
+def test_a_beginning_that_is_unique_there_means_the_same_flag_here(peer: argparse.ArgumentParser) -> None:
+    ours = build_parser()
+    # Flags that open_clip's next version has may make a beginning ambiguous; it is so there too.
+    here = [flag for flag in flags_of(ours) if flag in flags_of(peer) or flag in ("--progress", "--clip-grad-norm")]
+    for flag in flags_of(peer):
+        for end in range(3, len(flag) + 1):
+            start = flag[:end]
+            there = [other for other in flags_of(peer) if other.startswith(start)]
+            if len(there) == 1:
+                assert [other for other in here if other.startswith(start)] == there, start
+
+
+def test_defaults_are_those_of_open_clip_unless_the_changelog_says_so(peer: argparse.ArgumentParser) -> None:
+    resolved = {k: v for group in config().to_json().values() for k, v in group.items()}
+    theirs = {action.dest: action.default for action in peer._actions}
+    for name in ("batch_size", "epochs", "wd", "warmup", "workers", "lr_scheduler", "seed", "logs", "name",
+                 "grad_clip_norm", "log_every_n_steps", "pretrained", "csv_separator", "csv_img_key",
+                 "csv_caption_key", "train_num_samples", "dataset_type", "debug"):  # fmt: skip
+        assert resolved[name] == theirs[name], name
+
+
+def test_values_reach_their_fields() -> None:
+    made = config(
+        "--batch-size", "7", "--lr", "1e-3", "--beta2", "0.9", "--wd", "0.1", "--lr-scheduler", "const",
+        "--image-mean", "0.1", "0.2", "0.3", "--aug-cfg", "scale=(0.5, 1.0)", "ratio=[0.9,1.1]",
+        "--precision", "amp_bfloat16", "--pretrained", "", "--debug", "--name", "n",
+    )  # fmt: skip
+    assert (made.optim.batch_size, made.optim.lr, made.optim.beta2, made.optim.wd) == (7, 1e-3, 0.9, 0.1)
+    assert made.optim.lr_scheduler == "const"
+    assert made.model.image_mean == (0.1, 0.2, 0.3)
+    assert made.data.aug_cfg.ratio == (0.9, 1.1)
+    assert (made.run.precision, made.run.debug, made.run.name) == ("amp_bf16", True, "n")
+
+
+def test_aug_cfg_takes_the_spelling_that_a_shell_leaves() -> None:
+    assert config("--aug-cfg", "scale=(0.5, 1.0)").data.aug_cfg.scale == (0.5, 1.0)
+
+
+def test_a_later_flag_overrides_an_earlier_one() -> None:
+    assert config("--epochs", "3", "--epochs", "5").optim.epochs == 5
+
+
+@pytest.mark.parametrize("flag", ["--grad-clip-norm", "--clip-grad-norm", "--grad-clip"])
+def test_both_spellings_of_gradient_clipping(flag: str) -> None:
+    assert config(flag, "1").optim.grad_clip_norm == 1.0
+
+
+def test_progress_is_no_part_of_the_configuration() -> None:
+    plain, bar = parse([*BASE]), parse([*BASE, "--progress"])
+    assert plain[0] == bar[0]
+    assert (plain[1].progress, bar[1].progress) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--batchsize", "3"], r"Unknown flag --batchsize.*--batch-size"),
+        (["--modle=tiny"], r"Unknown flag --modle.*--model"),
+        (["--aug-cfg", "sclae=(0.5,1)"], r"'sclae'.*scale"),
+        (["--aug-cfg", "scale"], r"'scale' is not key=value"),
+        (["--aug-cfg", "scale=x=[1"], r"scale.*tuple"),
+        (["--lr", "fast"], r"--lr.*'fast'"),
+        (["--lr", "-1"], r"lr is -1.0"),
+        (["--precision", "amp"], r"'amp'.*amp_bf16"),
+        (["--precision", "int3"], r"'int3'.*fp32"),
+        (["--dataset-type", "synthetic"], r"synthetic.*webdataset"),
+        (["--lr-scheduler", "const-cooldown"], r"const-cooldown.*cosine"),
+        (["--lock-image"], r"--lock-image:"),
+        (["--save-freq", "1", "--accum-freq", "2"], r"--save-frequency: .*--accum-freq: "),
+        (["--horovod"], r"--horovod: torch's own engine"),
+        (["--audio-ext", "wav"], r"--audio-ext: .*not on sound"),
+        (["stray"], r"Not understood: 'stray'"),
+        (["--image-mean", "0.5"], r"image_mean"),
+    ],
+)
+def test_what_is_wrong_is_named(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config(*words)
+
+
+@pytest.mark.parametrize("flag", [*LATER, *NEVER])
+def test_a_flag_that_is_not_built_is_never_ignored(flag: str) -> None:
+    with pytest.raises(ConfigError, match=f"--{flag}: "):
+        config(f"--{flag}")
+
+
+def test_help_shows_every_field_once_and_no_flag_that_is_refused() -> None:
+    text = build_parser().format_help()
+    words = text.replace(",", " ").split()
+    for flag, _ in itertools.groupby(flag for flag in flags_of(build_parser()) if flag not in ("--help",)):
+        name = flag.removeprefix("--")
+        assert (flag in words) == (name not in LATER and name not in NEVER), flag

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import clip_core
+from clip_core.errors import ConfigError, DataError, UnknownModel
+from clip_train import TrainConfig
+from clip_train.plan import prepare
+
+Make = Callable[..., TrainConfig]
+
+
+def test_steps_cover_every_sample_of_every_epoch(make_config: Make) -> None:
+    assert prepare(make_config(epochs=2, batch_size=8)).total_steps == 10
+    # 80 samples in batches of 7: eleven full ones leave three samples unseen.
+    assert prepare(make_config(epochs=2, batch_size=7)).total_steps == 12
+    limited = prepare(make_config(epochs=3, batch_size=8, train_num_samples=16))
+    assert (limited.total_steps, limited.samples_per_epoch) == (6, 16)
+
+
+def test_the_seed_decides_the_initial_weights(make_config: Make) -> None:
+    def weight(seed: int) -> torch.Tensor:
+        return prepare(make_config(seed=seed)).bundle.model.visual.conv1.weight
+
+    assert torch.equal(weight(1), weight(1))
+    assert not torch.equal(weight(1), weight(2))
+
+
+def test_the_model_carries_the_preprocessing_it_is_trained_with(make_config: Make) -> None:
+    mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    plan = prepare(make_config(image_mean=mean, image_std=std, image_interpolation="bilinear"))
+    held = plan.bundle.config.preprocess
+    assert (held.mean, held.std, held.interpolation) == (mean, std, "bilinear")
+    assert plan.bundle.model.config == plan.bundle.config
+
+
+def test_pretrained_weights_come_from_a_folder_and_are_left_as_they_are(make_config: Make, tmp_path: Path) -> None:
+    torch.manual_seed(9)
+    folder = clip_core.save(clip_core.create("tiny"), tmp_path / "start")
+    before = (folder / "model.safetensors").read_bytes()
+    model = prepare(make_config(pretrained=str(folder))).bundle.model
+    assert torch.equal(model.visual.proj, clip_core.load(folder).model.visual.proj)
+    with torch.no_grad():
+        model.visual.proj.zero_()
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_pretrained_that_does_not_exist_is_an_error(make_config: Make) -> None:
+    with pytest.raises((ConfigError, UnknownModel), match="no_such_tag"):
+        prepare(make_config(pretrained="no_such_tag"))
+
+
+def test_an_unknown_model_lists_the_nearest_names(make_config: Make) -> None:
+    with pytest.raises(UnknownModel, match=r"'ViT-B-23'.*ViT-B-32"):
+        prepare(make_config(model="ViT-B-23"))
+
+
+def test_missing_data_is_an_error(make_config: Make, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.tar: no such file"):
+        prepare(make_config(train_data=f"{tmp_path}/gone.tar"))
+
+
+@pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_NTASKS"])
+def test_several_processes_are_refused(make_config: Make, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "2")
+    with pytest.raises(ConfigError, match=rf"{variable} is 2.*one process"):
+        prepare(make_config())
+    monkeypatch.setenv(variable, "1")
+    prepare(make_config())
+
+
+def test_a_warm_up_longer_than_the_run_is_said(make_config: Make, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "clip_train"):
+        prepare(make_config(warmup=5))
+    assert "warm-up of 5 steps is longer than the run of 5" in caplog.text

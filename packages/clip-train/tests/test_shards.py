@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clip_core.errors import DataError
+from clip_train.data.shards import ShardSource, expand_shards
+
+
+def test_braces_lists_and_stars(tmp_path: Path) -> None:
+    for name in ("b.tar", "a.tar"):
+        (tmp_path / name).touch()
+    assert expand_shards("x/{00000..00002}.tar") == ["x/00000.tar", "x/00001.tar", "x/00002.tar"]
+    assert expand_shards("x/{a,b}.tar::y/1.tar") == ["x/a.tar", "x/b.tar", "y/1.tar"]
+    assert expand_shards(f"{tmp_path}/*.tar") == [f"{tmp_path}/a.tar", f"{tmp_path}/b.tar"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("x/{0..1.tar", "not a pattern"),
+        ("::", "names no shard"),
+        ("nowhere/*.tar", "nowhere/.*no file matches"),
+        ("a.tar::a.tar", "a.tar: named twice"),
+        ("pipe:cat a.tar", "local files only"),
+        ("s3://bucket/a.tar", "local files only"),
+    ],
+)
+def test_a_pattern_that_names_nothing_is_an_error(pattern: str, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        expand_shards(pattern)
+
+
+def test_samples_are_read_from_their_shards(shards: str, make: Any) -> None:
+    source = ShardSource(shards)
+    assert len(source) == 40
+    assert source.read(30) == (make.png(30), make.pair(30)["txt"])
+    assert (source.group(23), source.group(24)) == (0, 1)
+    assert source.label(30) == f"{source.groups[1]}:s0000030"
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy.read(3) == source.read(3)
+
+
+def test_a_missing_shard_is_named(shards: str) -> None:
+    with pytest.raises(DataError, match=r"00002\.tar: no such file"):
+        ShardSource(shards.replace("00001}", "00002}"))
+
+
+def test_a_shard_that_is_no_tar_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"this is not a tar" * 100)
+    with pytest.raises(DataError, match=r"x\.tar: not a readable tar"):
+        ShardSource(f"{tmp_path}/x.tar")
+
+
+def test_a_shard_that_is_cut_short_is_named(tmp_path: Path, make: Any) -> None:
+    whole = make.shard(tmp_path / "x.tar", [make.pair(n) for n in range(4)])
+    whole.write_bytes(whole.read_bytes()[:5000])
+    with pytest.raises(DataError, match=r"x\.tar"):
+        ShardSource(str(whole))
+
+
+@pytest.mark.parametrize("lacks", ["png", "txt"])
+def test_a_shard_without_images_or_captions_is_named(tmp_path: Path, lacks: str, make: Any) -> None:
+    samples = [{k: v for k, v in make.pair(n).items() if k != lacks} for n in range(3)]
+    path = make.shard(tmp_path / "x.tar", samples)
+    with pytest.raises(DataError, match=r"x\.tar: no sample in it has both an image .* it holds 3 samples"):
+        ShardSource(str(path))
+
+
+def test_an_empty_shard_is_named(tmp_path: Path, make: Any) -> None:
+    path = make.shard(tmp_path / "x.tar", [])
+    with pytest.raises(DataError, match=r"x\.tar"):
+        ShardSource(str(path))
+
+
+def test_samples_that_lack_a_member_are_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, make: Any
+) -> None:
+    path = make.shard(tmp_path / "x.tar", [make.pair(0), {"__key__": "alone", "png": make.png(1)}, make.pair(2)])
+    with caplog.at_level(logging.WARNING, "clip_train"):
+        source = ShardSource(str(path))
+    assert len(source) == 2
+    assert source.left_out == {str(path): 1}
+    assert "left out 1 of 3" in caplog.text
+    assert "'alone'" in caplog.text
+
+
+def test_a_shard_that_changed_after_the_index_is_an_error(tmp_path: Path, make: Any) -> None:
+    path = make.shard(tmp_path / "x.tar", [make.pair(n) for n in range(4)])
+    source = ShardSource(str(path))
+    path.write_bytes(path.read_bytes()[:600])
+    with pytest.raises(DataError, match="short read"):
+        source.read(3)
