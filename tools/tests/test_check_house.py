@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from check_house import PACKAGES, findings
+from check_house import findings
 from house.tree import Tree
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 ORDER = ("clip-core", "clip-hub")
 CORE, HUB = Path("packages/clip-core"), Path("packages/clip-hub")
 MODULE = (
@@ -138,7 +138,17 @@ def test_what_the_rules_allow(root: Path) -> None:
     assert found(root) == []
 
 
-def test_the_rules_see_new_files_of_this_repository() -> None:
-    tree = Tree.of_git(ROOT, PACKAGES)
-    assert Path("tools/check_house.py") in tree.files
-    assert not any("__pycache__" in path.parts for path in tree.files)
+def test_new_files_are_seen_and_ignored_or_deleted_ones_are_not(root: Path) -> None:
+    def git(*command: str) -> None:
+        subprocess.run(["git", "-C", str(root), *command], check=True)
+
+    git("init", "--quiet")
+    write(root, Path("gone.py"), "")
+    git("add", "gone.py")
+    (root / "gone.py").unlink()
+    write(root, Path(".gitignore"), "ignored.py\n")
+    write(root, Path("ignored.py"), "")
+    write(root, Path("notes on é.md"), "")
+    names = {str(path) for path in Tree.of_git(root, ORDER).files}
+    assert {"notes on é.md", ".gitignore", str(SOURCE / "room.py")} < names
+    assert not {"gone.py", "ignored.py"} & names
