@@ -59,6 +59,17 @@ class Bundle:
     """Texts -> int64 (B, context_length)."""
     config: ClipConfig
 
+    @classmethod
+    def of(cls, model: Clip) -> Bundle:
+        """`model` with the transform and the tokenizer that its configuration states."""
+        config = model.config
+        return cls(
+            model=model,
+            preprocess=build_transform(config.preprocess),
+            tokenizer=ClipTokenizer(context_length=config.tokenizer.context_length),
+            config=config,
+        )
+
 
 def build(
     config: ClipConfig,
@@ -149,7 +160,7 @@ def create(
     device: str | torch.device = "cpu",
 ) -> Bundle:
     """As `create_model`, with the transform and the tokenizer beside the model."""
-    return _bundle(create_model(name, pretrained, precision=precision, device=device))
+    return Bundle.of(create_model(name, pretrained, precision=precision, device=device))
 
 
 def get_tokenizer(name: str, context_length: int | None = None) -> ClipTokenizer:
@@ -206,7 +217,7 @@ def load(
     """
     folder = Path(folder)
     config = read_config(folder)
-    return _bundle(build(config, folder / WEIGHTS_FILE, precision=precision, device=device))
+    return Bundle.of(build(config, folder / WEIGHTS_FILE, precision=precision, device=device))
 
 
 def read_config(folder: str | os.PathLike[str]) -> ClipConfig:
@@ -229,16 +240,6 @@ def read_config(folder: str | os.PathLike[str]) -> ClipConfig:
         return ClipConfig.from_json(content["model"])
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-
-
-def _bundle(model: Clip) -> Bundle:
-    config = model.config
-    return Bundle(
-        model=model,
-        preprocess=build_transform(config.preprocess),
-        tokenizer=ClipTokenizer(context_length=config.tokenizer.context_length),
-        config=config,
-    )
 
 
 def _find_weights(name: str, config: ClipConfig, pretrained: str | os.PathLike[str] | None) -> Path | None:

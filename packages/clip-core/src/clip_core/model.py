@@ -48,7 +48,7 @@ class Clip(TextTower):
         self.reset_text_parameters()
         self.visual.reset_parameters()
         nn.init.constant_(self.logit_scale, self.config.logit_scale)
-        if self.logit_bias is not None:
+        if self.logit_bias is not None and self.config.logit_bias is not None:
             nn.init.constant_(self.logit_bias, self.config.logit_bias)
 
     def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:

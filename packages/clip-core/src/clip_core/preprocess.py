@@ -69,7 +69,8 @@ def build_transform(
         steps.append(transforms.Resize(config.size, interpolation=interpolation))
         steps.append(transforms.CenterCrop(config.size))
     steps += [_to_rgb, transforms.ToTensor(), transforms.Normalize(mean=config.mean, std=config.std)]
-    return transforms.Compose(steps)
+    composed: Transform = transforms.Compose(steps)
+    return composed
 
 
 def _expand_palette(image: Image) -> Image:

@@ -8,7 +8,6 @@ apart by the class attribute `kind`, written as the key "kind". What this room l
 from __future__ import annotations
 
 import dataclasses
-import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -20,6 +19,9 @@ __all__ = ["JSON", "Schema", "from_json"]
 
 JSON = dict[str, Any]
 S = TypeVar("S", bound="Schema")
+
+# Resolving annotations is slow and every record does it when it is built.
+_ANNOTATIONS: dict[type, dict[str, Any]] = {}
 
 
 class Schema:
@@ -99,10 +101,14 @@ def _choose(records: list[type[Schema]], data: Mapping[str, Any], where: str) ->
     return kinds[kind]
 
 
-@functools.cache
 def _annotations(cls: type[Schema]) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    if cls not in _ANNOTATIONS:
+        hints = typing.get_type_hints(cls)
+        _ANNOTATIONS[cls] = {
+            field.name: hints[field.name]
+            for field in dataclasses.fields(cls)  # type: ignore[arg-type]  # every Schema is a dataclass
+        }
+    return _ANNOTATIONS[cls]
 
 
 def _options(annotation: Any) -> tuple[Any, ...]:
@@ -143,7 +149,7 @@ def _tuple_matches(value: tuple[Any, ...], arguments: tuple[Any, ...]) -> bool:
 
 def _say(annotation: Any) -> str:
     """`annotation` in words for an error message."""
-    words = []
+    words: list[str] = []
     for option in _options(annotation):
         origin, arguments = typing.get_origin(option), typing.get_args(option)
         if origin is Literal:

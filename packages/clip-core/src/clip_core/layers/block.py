@@ -51,6 +51,24 @@ class ResidualBlock(nn.Module):
         self.ln_2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, mlp_dim, activation)
 
+    def reset_parameters(
+        self, *, in_std: float | None = None, fc_std: float | None = None, out_std: float | None = None
+    ) -> None:
+        """Draw new weights: normals with the standard deviations given, torch's own choice where none is.
+
+        `in_std` is of the query, key and value weights, `fc_std` of the first MLP layer, `out_std` of the two layers
+        that write to the residual stream.
+        """
+        self.ln_1.reset_parameters()
+        self.ln_2.reset_parameters()
+        self.attn.reset_parameters(in_std, out_std)
+        self.mlp.c_fc.reset_parameters()
+        self.mlp.c_proj.reset_parameters()
+        if fc_std is not None:
+            nn.init.normal_(self.mlp.c_fc.weight, std=fc_std)
+        if out_std is not None:
+            nn.init.normal_(self.mlp.c_proj.weight, std=out_std)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, S, W) -> (B, S, W)."""
         x = x + self.attn(self.ln_1(x))
@@ -69,6 +87,14 @@ class Transformer(nn.Module):
         self.resblocks = nn.ModuleList(
             ResidualBlock(width, heads, mlp_dim, activation, causal=causal) for _ in range(layers)
         )
+
+    def reset_parameters(
+        self, *, in_std: float | None = None, fc_std: float | None = None, out_std: float | None = None
+    ) -> None:
+        """Draw new weights in every block, see `ResidualBlock.reset_parameters`."""
+        for block in self.resblocks:
+            assert isinstance(block, ResidualBlock)
+            block.reset_parameters(in_std=in_std, fc_std=fc_std, out_std=out_std)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, S, W) -> (B, S, W)."""

@@ -39,14 +39,7 @@ class TextTower(nn.Module):
         branch_std = width**-0.5 * (2 * layers) ** -0.5
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
-        for block in self.transformer.resblocks:
-            block.ln_1.reset_parameters()
-            block.ln_2.reset_parameters()
-            block.mlp.c_fc.reset_parameters()
-            block.mlp.c_proj.reset_parameters()
-            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
-            nn.init.normal_(block.mlp.c_proj.weight, std=branch_std)
-            block.attn.reset_parameters(in_std=width**-0.5, out_std=branch_std)
+        self.transformer.reset_parameters(in_std=width**-0.5, fc_std=(2 * width) ** -0.5, out_std=branch_std)
         self.ln_final.reset_parameters()
         nn.init.normal_(self.text_projection, std=width**-0.5)
 

@@ -38,11 +38,10 @@ class VisionTransformer(nn.Module):
         OpenAI published no initialisation for this tower; OpenCLIP trains from torch's defaults for the blocks and
         width^-1/2 normals for the rest.
         """
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear, nn.LayerNorm)):
-                module.reset_parameters()
-        for block in self.transformer.resblocks:
-            block.attn.reset_parameters()
+        self.conv1.reset_parameters()
+        self.ln_pre.reset_parameters()
+        self.transformer.reset_parameters()
+        self.ln_post.reset_parameters()
         for parameter in (self.class_embedding, self.positional_embedding, self.proj):
             nn.init.normal_(parameter, std=self.config.width**-0.5)
 

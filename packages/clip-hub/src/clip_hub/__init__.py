@@ -1,0 +1,26 @@
+"""Pretrained CLIP models by name: the calls of clip-core, with the tags of published weights.
+
+`load("ViT-B-32:laion2b_s34b_b79k")` downloads, verifies and builds; `list_pretrained()` lists what it knows.
+"""
+
+from __future__ import annotations
+
+from clip_core import get_tokenizer, list_models
+from clip_hub.__about__ import __version__
+from clip_hub.download import DownloadError
+from clip_hub.models import create, create_model, create_model_and_transforms, load
+from clip_hub.registry import Tag, find, list_pretrained
+
+__all__ = [
+    "DownloadError",
+    "Tag",
+    "__version__",
+    "create",
+    "create_model",
+    "create_model_and_transforms",
+    "find",
+    "get_tokenizer",
+    "list_models",
+    "list_pretrained",
+    "load",
+]

@@ -1,0 +1,129 @@
+"""Fetching one file from the Hub into huggingface_hub's cache, and never using it unless its bytes are right.
+
+The Hub names a large file by its sha256, and the client's cache keeps that name; the client itself compares sizes
+only. A file whose hash differs is thrown away and fetched once more. What this room leaves out: what is in the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from clip_core.errors import ClipError
+
+__all__ = ["DownloadError", "fetch"]
+
+_log = logging.getLogger(__name__)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class DownloadError(ClipError):
+    """A file could not be had from the Hub or its cache; names repository, file, revision, cause and cure."""
+
+
+def fetch(
+    repo: str,
+    files: Sequence[str],
+    *,
+    revision: str = "main",
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+) -> Path:
+    """The local path of the first of `files` that `repo` has, downloaded unless the cache holds it, and verified.
+
+    `HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_HOME` and `HF_TOKEN` are honoured by huggingface_hub.
+
+    Raises:
+        DownloadError: not found, no access, no network, a full disk, or bytes that differ from what the Hub promised.
+    """
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    for name in files:
+        try:
+            path = _download(repo, name, revision, cache_dir, token)
+        except LocalEntryNotFoundError as error:
+            # The Hub is out of reach and this name is not in the cache; another of the names may be.
+            cached = [found for other in files if (found := _cached(repo, other, revision, cache_dir))]
+            if not cached:
+                raise _explained(error, repo, name, revision) from error
+            path = cached[0]
+        except EntryNotFoundError:
+            continue
+        except Exception as error:
+            raise _explained(error, repo, name, revision) from error
+        if _intact(path):
+            return path
+        _log.warning("%s of %s is damaged in the cache (its sha256 differs); fetching it again", name, repo)
+        _discard(path)
+        try:
+            path = _download(repo, name, revision, cache_dir, token)
+        except Exception as error:
+            raise _explained(error, repo, name, revision) from error
+        if _intact(path):
+            return path
+        _discard(path)
+        raise DownloadError(
+            f"{name} of {repo} at {revision} arrived with a wrong sha256 twice and was thrown away. "
+            "A proxy or a mirror (HF_ENDPOINT) may be changing it; try another one."
+        )
+    raise DownloadError(f"{repo} at {revision} has none of {', '.join(files)}. Look at what the repository holds.")
+
+
+def _download(
+    repo: str, name: str, revision: str, cache_dir: str | os.PathLike[str] | None, token: str | bool | None
+) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    cache = os.fspath(cache_dir) if cache_dir is not None else None
+    return Path(hf_hub_download(repo, name, revision=revision, cache_dir=cache, token=token, library_name="clip-hub"))
+
+
+def _cached(repo: str, name: str, revision: str, cache_dir: str | os.PathLike[str] | None) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    cache = os.fspath(cache_dir) if cache_dir is not None else None
+    found = try_to_load_from_cache(repo, name, cache_dir=cache, revision=revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _intact(path: Path) -> bool:
+    """Whether the bytes have the sha256 that the cache's name promises; True where it promises none."""
+    promised = path.resolve().name
+    if not _SHA256.fullmatch(promised):
+        return True
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == promised
+
+
+def _discard(path: Path) -> None:
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _explained(error: Exception, repo: str, name: str, revision: str) -> DownloadError:
+    from huggingface_hub import errors
+
+    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+    if isinstance(error, errors.GatedRepoError):
+        cause = "access is gated; accept its terms on the Hub and log in with `hf auth login`"
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        cause = "there is no such repository, or it is private; check the name, or log in with `hf auth login`"
+    elif isinstance(error, errors.RevisionNotFoundError):
+        cause = "there is no such revision"
+    elif isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
+        cause = "there is no such file"
+    elif isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
+        cause = (
+            "it is not in the cache and HF_HUB_OFFLINE forbids the network; fetch it once with the network on"
+            if offline
+            else "it is not in the cache and the Hub is out of reach; check the network, or set HF_ENDPOINT to a mirror"
+        )
+    elif isinstance(error, OSError) and error.errno == 28:
+        cause = "the disk is full; free some space or pass another cache_dir"
+    else:
+        cause = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+    return DownloadError(f"Cannot fetch {name} of {repo} at {revision}: {cause}.")

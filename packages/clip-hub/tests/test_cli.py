@@ -1,0 +1,61 @@
+"""The command `clip-hub`."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from clip_hub.cli import main
+from clip_hub.registry import all_tags
+
+
+def test_list_is_a_table_sorted_and_filtered_as_asked(capsys) -> None:
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + len(all_tags())
+    assert main(["list", "--filter", "LAION-2B", "--sort", "imagenet"]) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split()[0] for line in lines] == ["ViT-B-32:laion2b_s34b_b79k", "ViT-B-32:laion2b_e16"]
+    scores = [float(re.search(r"([\d.]+) %", line)[1]) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_show_states_what_is_known_and_what_is_not(capsys) -> None:
+    assert main(["show", "ViT-B-32:laion2b_s34b_b79k"]) == 0
+    out = capsys.readouterr().out
+    for part in ("151.28 M", "66.6 %", "34,000,000,000", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "mit"):
+        assert part in out
+    assert main(["show", "ViT-B-32-quickgelu:metaclip_400m"]) == 0
+    assert "not known here" in capsys.readouterr().out
+
+
+def test_download_prints_where_the_verified_file_is(hub, capsys) -> None:
+    hub.files["laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "open_clip_model.safetensors"] = b"weights"
+    assert main(["download", "ViT-B-32:laion2b_s34b_b79k", "--cache-dir", str(hub.cache)]) == 0
+    with open(capsys.readouterr().out.strip(), "rb") as stream:
+        assert stream.read() == b"weights"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "ViT-B-32:opnai"], "Did you mean openai"),
+        (["show", "ViT-B-32"], "Unknown pretrained tag of ViT-B-32 ''"),
+        (["list", "--filter", "zzz"], "No weights match --filter 'zzz'"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(capsys, arguments: list[str], message: str) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("clip-hub: error: ")
+    assert message in captured.err
+
+
+def test_help_names_every_command(capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert all(command in out for command in ("list", "show", "download"))

@@ -1,0 +1,109 @@
+"""Loading by name from a Hub on this machine, and the features against open_clip's on the same file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import open_clip
+import PIL.Image
+import pytest
+import torch
+from safetensors.torch import save
+
+import clip_core
+import clip_hub
+from clip_core.errors import CheckpointMismatch, ConfigError, UnknownModel
+
+
+@pytest.fixture(scope="module")
+def peer() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return open_clip.create_model("ViT-B-32-quickgelu").eval()
+
+
+def publish(hub, peer: torch.nn.Module, repo: str) -> None:
+    weights = {key: value.contiguous() for key, value in peer.state_dict().items()}
+    hub.files[repo, "open_clip_model.safetensors"] = save(weights)
+
+
+@torch.no_grad()
+def test_a_tag_brings_weights_activation_and_preprocessing(hub, peer: torch.nn.Module) -> None:
+    publish(hub, peer, clip_hub.find("ViT-B-32", "openai").repo)
+    bundle = clip_hub.load("ViT-B-32:openai", cache_dir=hub.cache)
+    assert bundle.config.image.activation == "quick_gelu"
+    image = PIL.Image.effect_noise((300, 200), 90).convert("RGB")
+    pixels = bundle.preprocess(image)[None]
+    assert torch.equal(pixels[0], open_clip.image_transform(224, is_train=False)(image))
+    texts = ["a photo of a cat", "two dogs"]
+    tokens = bundle.tokenizer(texts)
+    torch.testing.assert_close(bundle.model.encode_image(pixels), peer.encode_image(pixels), atol=1e-5, rtol=0)
+    torch.testing.assert_close(bundle.model.encode_text(tokens), peer.encode_text(tokens), atol=1e-5, rtol=0)
+
+    model, train, evaluate = clip_hub.create_model_and_transforms("ViT-B-32-quickgelu", "openai", cache_dir=hub.cache)
+    assert torch.equal(model.visual.proj, bundle.model.visual.proj)
+    assert torch.equal(evaluate(image), pixels[0])
+    assert train(image).shape == (3, 224, 224)
+
+
+def test_a_failed_download_never_gives_a_model(hub, monkeypatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    hub.faults["*"] = "500"
+    with pytest.raises(clip_hub.DownloadError):
+        clip_hub.create_model("ViT-B-32", "laion2b_s34b_b79k", cache_dir=hub.cache)
+
+
+def test_a_file_of_another_model_on_the_hub_is_refused(hub) -> None:
+    weights = clip_core.create_model("tiny").state_dict()
+    hub.files[clip_hub.find("ViT-B-32", "openai").repo, "open_clip_model.safetensors"] = save(weights)
+    with pytest.raises(CheckpointMismatch, match="do not fit the model"):
+        clip_hub.load("ViT-B-32:openai", cache_dir=hub.cache)
+
+
+def test_local_folders_and_files_work_as_in_clip_core(tmp_path: Path) -> None:
+    bundle = clip_core.create("tiny")
+    folder = clip_core.save(bundle, tmp_path / "bundle")
+    weights = folder / "model.safetensors"
+    for model in (
+        clip_hub.load(folder).model,
+        clip_hub.load(str(folder)).model,
+        clip_hub.load(f"tiny:{weights}").model,
+        clip_hub.create("tiny", folder).model,
+        clip_hub.create_model("tiny", weights),
+    ):
+        assert torch.equal(model.text_projection, bundle.model.text_projection)
+
+
+def test_without_weights_a_fresh_model_is_built_and_meta_fetches_nothing() -> None:
+    torch.manual_seed(3)
+    ours = clip_hub.create_model("tiny")
+    torch.manual_seed(3)
+    assert torch.equal(ours.text_projection, clip_core.create_model("tiny", "").text_projection)
+    meta = clip_hub.create_model("ViT-B-32", "openai", device="meta")
+    assert meta.config.image.activation == "quick_gelu"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("ViT-B-32", UnknownModel, "an architecture without weights; write model:tag"),
+        ("ViT-B-32:", UnknownModel, "without weights"),
+        ("ViT-B-99:openai", UnknownModel, "Unknown model 'ViT-B-99'. Did you mean ViT-B-"),
+        ("ViT-B-32:opena", UnknownModel, "'opena'. Did you mean openai"),
+        ("no/such/folder", UnknownModel, "Unknown model 'no/such/folder'"),
+    ],
+)
+def test_names_that_mean_nothing_are_refused(name: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        clip_hub.load(name)
+
+
+def test_a_folder_without_a_bundle_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no clip_config.json"):
+        clip_hub.load(tmp_path)
+
+
+def test_public_names_are_the_ones_promised() -> None:
+    names = """DownloadError Tag __version__ create create_model create_model_and_transforms find get_tokenizer
+    list_models list_pretrained load"""
+    assert sorted(clip_hub.__all__) == sorted(names.split())
+    assert all(hasattr(clip_hub, name) for name in clip_hub.__all__)
