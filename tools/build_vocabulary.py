@@ -27,7 +27,7 @@ BYTE_TOKENS = 512  # each byte, within a word and at its end
 MERGES = 48_894  # a vocabulary of 49,408, less the byte tokens and the two special ones
 
 
-def build() -> tuple[bytes, dict[str, object]]:
+def build() -> tuple[bytes, dict[str, str]]:
     """The payload, and the record that goes beside it, from the installed peer's file."""
     spec = importlib.util.find_spec("open_clip")
     if spec is None or spec.origin is None:
