@@ -106,7 +106,7 @@ def _section(path: Path, data: dict[str, Any]) -> dict[str, Any]:
     pictures = [
         _Picture(sample, _data_uri(path.with_suffix(".images") / f"{sample.index}.png")) for sample in choose(samples)
     ]
-    about = data["dataset"].get("about") or {}
+    about = {"description": None, "source": None, "licence": None, "notes": [], **(data["dataset"]["about"] or {})}
     details = data["details"]
     metrics = [
         {

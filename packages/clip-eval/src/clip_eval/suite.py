@@ -171,7 +171,6 @@ def read_records(folder: str | PathLike[str]) -> list[tuple[Path, dict[str, Any]
 
 
 def _dataset_facts(dataset: WdsDataset, images: ImageFeatures) -> dict[str, Any]:
-    about = dataset.folder / "about.json"
     shards = hashlib.sha256()
     for shard in dict.fromkeys(sample.shard for sample in dataset.samples):
         with open(shard, "rb") as file:
@@ -187,8 +186,22 @@ def _dataset_facts(dataset: WdsDataset, images: ImageFeatures) -> dict[str, Any]
             "first": [{"name": entry.name, "reason": entry.reason} for entry in images.excluded[:20]],
         },
         "shards_sha256": shards.hexdigest(),
-        "about": json.loads(about.read_text(encoding="utf-8")) if about.exists() else None,
+        "about": _read_about(dataset.folder / "about.json"),
     }
+
+
+def _read_about(path: Path) -> dict[str, Any] | None:
+    """What a data set says about itself: texts under `title`, `description`, `source`, `licence`, a list of `notes`."""
+    if not path.exists():
+        return None
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error}).") from error
+    notes = about.get("notes", []) if isinstance(about, dict) else None
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise DataError(f"{path}: must be an object of texts, with a list of texts under 'notes'.")
+    return dict(about)
 
 
 def _versions() -> dict[str, str]:

@@ -105,8 +105,9 @@ def build_digits(
         if not 0 <= part <= 1:
             raise ConfigError(f"{name}={part}: must lie between 0 and 1.")
     for name, (low, high) in (("single_size", single_size), ("scene_size", scene_size), ("ink", ink), ("paper", paper)):
-        if not 0 <= low <= high <= (CANVAS if name.endswith("size") else 1):
-            raise ConfigError(f"{name}={(low, high)}: must be the smallest and the largest value, within its range.")
+        least, most = (4, CANVAS) if name.endswith("size") else (0, 1)
+        if not least <= low <= high <= most:
+            raise ConfigError(f"{name}={(low, high)}: must be (smallest, largest) between {least} and {most}.")
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f"{target}: already exists and is not an empty folder. Choose another one, or remove it.")
@@ -171,7 +172,8 @@ def _write_scenes(folder: Path, scans: NDArray[np.uint8], labels: NDArray[np.int
         folder,
         "Scenes of two digits, held out",
         "200 pictures of two held-out scans, one for each ordered pair of digits and each of 'to the left of' and "
-        "'above'. No two captions describe the same scene. Drawn like the training scenes, with smaller shifts and turns.",
+        "'above'. No two captions describe the same scene. Drawn like the training scenes, with "
+        "smaller shifts and turns.",
     )
 
 

@@ -1,0 +1,104 @@
+"""What several tests use: the digit sets, an untrained model, and data sets made to be wrong in one way."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import webdataset
+from PIL import Image
+
+import clip_core
+from clip_core import Bundle
+from clip_eval.datasets.digits import build_digits
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two held-out digit sets and 400 training pictures."""
+    return build_digits(tmp_path_factory.mktemp("data") / "built", train_samples=400, samples_per_shard=150)
+
+
+@pytest.fixture
+def bundle() -> Bundle:
+    """An untrained model, always the same."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return clip_core.create("tiny")
+
+
+def make_png(number: int, edge: int = 32) -> bytes:
+    """A picture that no other number has."""
+    buffer = io.BytesIO()
+    pixels = np.random.RandomState(number).randint(0, 256, (edge, edge, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def png() -> Callable[..., bytes]:
+    """`png(number, edge=32)`: the bytes of a picture that no other number has."""
+    return make_png
+
+
+def write_shard(path: Path, samples: Iterable[dict[str, str | bytes]]) -> Path:
+    """A tar of the samples, keys s0000000 and so on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with webdataset.TarWriter(str(path), encoder=False, mtime=0) as writer:
+        for number, members in enumerate(samples):
+            writer.write({"__key__": f"s{number:07d}", **members})
+    return path
+
+
+MakeDataset = Callable[..., Path]
+
+
+@pytest.fixture
+def make_classification(tmp_path: Path) -> MakeDataset:
+    """Writes a classification set of three classes; arguments change one thing at a time."""
+
+    def make(
+        labels: Iterable[str] = ("0", "1", "2", "1"),
+        classnames: str = "cat\ndog\nowl\n",
+        templates: str = "a photo of a {c}.\na drawing of a {c}.\n",
+        nshards: str | None = "1\n",
+        images: Iterable[bytes] | None = None,
+        name: str = "animals",
+    ) -> Path:
+        folder = tmp_path / name
+        labels = list(labels)
+        pictures = list(images) if images is not None else [make_png(number) for number in range(len(labels))]
+        write_shard(
+            folder / "test" / "0.tar",
+            [{"png": data, "cls": label.encode()} for data, label in zip(pictures, labels, strict=True)],
+        )
+        (folder / "classnames.txt").write_bytes(classnames.encode())
+        (folder / "zeroshot_classification_templates.txt").write_bytes(templates.encode())
+        if nshards is not None:
+            (folder / "test" / "nshards.txt").write_bytes(nshards.encode())
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def make_retrieval(tmp_path: Path) -> MakeDataset:
+    """Writes a retrieval set from texts as they stand in the shard."""
+
+    def make(texts: Iterable[str], images: Iterable[bytes] | None = None, name: str = "pairs") -> Path:
+        folder = tmp_path / name
+        texts = list(texts)
+        pictures = list(images) if images is not None else [make_png(number) for number in range(len(texts))]
+        write_shard(
+            folder / "test" / "0.tar",
+            [{"png": data, "txt": text.encode()} for data, text in zip(pictures, texts, strict=True)],
+        )
+        (folder / "dataset_type.txt").write_bytes(b"retrieval\n")
+        (folder / "test" / "nshards.txt").write_bytes(b"1\n")
+        return folder
+
+    return make

@@ -1,0 +1,129 @@
+"""The command line: what it prints where, which files it leaves, and how it answers a mistake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import clip_core
+from clip_eval.cli import main
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    torch.manual_seed(3)
+    return clip_core.save(clip_core.create("tiny"), tmp_path_factory.mktemp("model") / "bundle")
+
+
+def test_from_nothing_to_a_report(model: Path, tmp_path: Path, capsys) -> None:
+    data, results, page = tmp_path / "data", tmp_path / "results", tmp_path / "report.html"
+    assert main(["build", "digits", "--output", str(data), "--train-samples", "20"]) == 0
+    out, err = capsys.readouterr()
+    assert out.split() == [str(data / name) for name in ("train", "digits", "digit_scenes")]
+    assert "training pictures" in err
+    sets = [str(data / "digits"), str(data / "digit_scenes")]
+    assert main(["run", *sets, "--model", str(model), "--output", str(results), "--quiet"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    for words in ("digits (zero shot classification)", "acc1", "95 % interval", "image_retrieval_recall@10", "360"):
+        assert words in out
+    paths = [Path(line.removeprefix("record: ")) for line in out.splitlines() if line.startswith("record: ")]
+    assert len(paths) == 2
+    acc1 = json.loads(paths[0].read_text())["metrics"]["acc1"]
+    assert f"acc1                   {acc1['value']:.4f}" in out
+    assert main(["report", "--results", str(results), "--output", str(page), "--quiet"]) == 0
+    assert capsys.readouterr().out.strip() == str(page)
+    assert page.stat().st_size > 10_000
+
+
+def test_progress_goes_to_stderr(model: Path, digits: Path, tmp_path: Path, capsys) -> None:
+    assert (
+        main(["run", str(digits / "digits"), "--model", str(model), "--output", str(tmp_path), "--workers", "0"]) == 0
+    )
+    out, err = capsys.readouterr()
+    assert "images" in err
+    assert "%|" not in out
+
+
+def test_dry_run_reads_but_writes_nothing(digits: Path, tmp_path: Path, capsys) -> None:
+    sets = [str(digits / "digits"), str(digits / "digit_scenes")]
+    assert main(["run", *sets, "--model", "unused", "--output", str(tmp_path / "out"), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "classification, 360 images in 1 shard(s), 10 classes, 6 prompts each" in out
+    assert "retrieval, 200 images in 1 shard(s), 200 captions" in out
+    assert not (tmp_path / "out").exists()
+
+
+def test_left_out_images_and_ties_are_in_the_table(
+    model: Path, make_classification, tmp_path: Path, capsys, png
+) -> None:
+    folder = make_classification(["0", "1", "0"], classnames="cat\ncat\n", images=[png(0), b"broken", png(2)])
+    arguments = ["run", str(folder), "--model", str(model), "--output", str(tmp_path / "out"), "--quiet"]
+    assert main(arguments) == 2
+    assert "allow duplicate class names" in capsys.readouterr().err
+    assert main([*arguments, "--allow-duplicate-classes"]) == 0
+    out = capsys.readouterr().out
+    assert "1 of 3 images left out: they do not decode" in out
+    assert "ties: 100.0% of the acc1 queries" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": "nowhere"}, "nowhere: no such data set folder"),
+        ({"--model": "ViT-Z-99"}, "ViT-Z-99"),
+        ({"--device": "toaster"}, "--device 'toaster' is no device"),
+        ({"--batch-size": "0"}, "batch_size=0"),
+    ],
+)
+def test_mistakes_give_one_line_and_exit_code_2(
+    model: Path, digits: Path, tmp_path: Path, capsys, change: dict[str, str], message: str
+) -> None:
+    options = {"--model": str(model), "--output": str(tmp_path / "out"), **change}
+    dataset = options.pop("dataset", str(digits / "digits"))
+    code = main(["run", dataset, *[word for pair in options.items() for word in pair], "--quiet"])
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out == ""
+    assert err.startswith("clip-eval: error: ")
+    assert message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_without_cuda(model: Path, digits: Path, tmp_path: Path, capsys) -> None:
+    arguments = ["run", str(digits / "digits"), "--model", str(model), "--output", str(tmp_path)]
+    assert main([*arguments, "--device", "cuda"]) == 2
+    assert "no usable CUDA device" in capsys.readouterr().err
+
+
+def test_two_sets_of_one_name(model: Path, digits: Path, tmp_path: Path, capsys) -> None:
+    dataset = str(digits / "digits")
+    assert main(["run", dataset, dataset, "--model", str(model), "--output", str(tmp_path)]) == 2
+    assert "share a name" in capsys.readouterr().err
+
+
+def test_building_into_an_occupied_folder(digits: Path, capsys) -> None:
+    assert main(["build", "digits", "--output", str(digits)]) == 2
+    assert "already exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["build"], ["build", "digits"], ["run"], ["report"]])
+def test_every_command_has_help(words: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--help"])
+    assert stop.value.code == 0
+    assert "usage: clip-eval" in capsys.readouterr().out
+
+
+def test_python_m_is_the_same_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "clip_eval", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("clip-eval ")
+    done = subprocess.run([sys.executable, "-m", "clip_eval"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "usage" in done.stderr
