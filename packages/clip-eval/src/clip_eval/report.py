@@ -152,10 +152,9 @@ def _chance(name: str, data: dict[str, Any]) -> float | None:
     details = data["details"]
     if name == "acc1":
         return 1 / len(details["classes"])
-    if name == "image_retrieval_recall@1":
-        return 1 / details["images"]
-    if name == "text_retrieval_recall@1" and details["images"] == details["captions"]:
-        return 1 / details["captions"]
+    images, captions = int(details["images"]), int(details["captions"])
+    if name == "image_retrieval_recall@1" or images == captions:
+        return 1 / images
     return None
 
 
@@ -172,7 +171,7 @@ def _matrix(confusion: list[list[int]]) -> list[list[dict[str, Any]]]:
 
 def _confusions(names: list[str], confusion: list[list[int]], most: int = 10) -> list[dict[str, Any]]:
     """The most frequent mistakes."""
-    found = [
+    found: list[dict[str, Any]] = [
         {"truth": names[line], "guess": names[place], "count": count, "of": sum(row)}
         for line, row in enumerate(confusion)
         for place, count in enumerate(row)

@@ -94,7 +94,7 @@ def loss_curve(log: TrainingLog, *, points: int = 160) -> LossCurve:
     finite = [row for row in rows if row is not None]
     if not finite:
         return LossCurve([], [], [], [], [])
-    first, last = log.steps[0]["step"], log.steps[-1]["step"]
+    first, last = float(log.steps[0]["step"]), float(log.steps[-1]["step"])
     y_values = nice_ticks(min(row[2] for row in finite), max(row[3] for row in finite))
     x_values = [value for value in nice_ticks(first, last) if first <= value <= last]
 

@@ -76,7 +76,7 @@ def index_shard(path: str | PathLike[str]) -> list[Sample]:
                         f"{shard}: the sample {key!r} holds two members .{extension}. Write the shard again."
                     )
                 members[extension] = (member.offset_data, member.size)
-            end = tar.offset  # type: ignore[attr-defined]
+            end = tar.offset
         _check_end_marker(shard, end)
     except FileNotFoundError:
         raise DataError(f"{shard}: no such file. Check the path and the number of shards.") from None

@@ -12,7 +12,7 @@ import io
 import json
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ __all__ = ["build_digits", "digit_split", "load_scans"]
 
 _log = logging.getLogger(__name__)
 
+_Members = Mapping[str, object]  # what webdataset's writers take: __key__, and bytes by extension
 _TEST_SIZE = 360
 _SPLIT_SEED = 1797
 
@@ -139,9 +140,7 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _training_members(
-    scans: NDArray[np.uint8], drawings: list[Drawing], progress: bool
-) -> Iterable[dict[str, str | bytes]]:
+def _training_members(scans: NDArray[np.uint8], drawings: list[Drawing], progress: bool) -> Iterable[_Members]:
     from tqdm.auto import tqdm
 
     for index, drawing in enumerate(tqdm(drawings, "training pictures", unit=" pictures", disable=not progress)):
@@ -198,14 +197,14 @@ def _write_about(folder: Path, title: str, description: str) -> None:
     (folder / "about.json").write_text(json.dumps(about, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _write_split(folder: Path, members: Iterable[dict[str, str | bytes]]) -> None:
+def _write_split(folder: Path, members: Iterable[_Members]) -> None:
     split = folder / "test"
     split.mkdir(parents=True)
     shards = _write_shards(split, "%d.tar", members, 10_000)
     (split / "nshards.txt").write_bytes(f"{shards}\n".encode())
 
 
-def _write_shards(folder: Path, pattern: str, members: Iterable[dict[str, str | bytes]], maxcount: int) -> int:
+def _write_shards(folder: Path, pattern: str, members: Iterable[_Members], maxcount: int) -> int:
     """Writes shards whose bytes depend on the members only; returns their number."""
     import webdataset
 
