@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,12 @@ def test_augmentation_is_keyed_by_seed_epoch_and_sample(shards: str) -> None:
     other = decoder(shards, seed=1)
     again = next(p for p in range(40) if other.order.sample(0, p) == order.sample(0, 4))
     assert not torch.equal(other.batch([(0, again)]).images[0], whole[4])
+
+
+def test_a_decoder_pickles(shards: str) -> None:
+    made = decoder(shards)
+    copy = pickle.loads(pickle.dumps(made))
+    assert torch.equal(copy.batch([(0, 3)]).images, made.batch([(0, 3)]).images)
 
 
 def bad_shard(folder: Path, make: Any) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import clip_core
-from clip_core.errors import ConfigError, DataError, UnknownModel
+from clip_core.errors import CheckpointMismatch, ConfigError, DataError, UnknownModel
 from clip_train import TrainConfig
 from clip_train.plan import prepare
 
@@ -48,6 +48,27 @@ def test_pretrained_weights_come_from_a_folder_and_are_left_as_they_are(make_con
     with torch.no_grad():
         model.visual.proj.zero_()
     assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_a_bundle_with_other_preprocessing_goes_on_with_its_own(make_config: Make, tmp_path: Path) -> None:
+    bundle = prepare(make_config(image_mean=(0.1, 0.2, 0.3))).bundle
+    folder = clip_core.save(bundle, tmp_path / "start")
+    again = prepare(make_config(pretrained=str(folder), image_std=(0.9, 0.9, 0.9))).bundle
+    assert again.config.preprocess.mean == (0.1, 0.2, 0.3)
+    assert again.config.preprocess.std == (0.9, 0.9, 0.9)
+    assert torch.equal(again.model.visual.proj, bundle.model.visual.proj)
+
+
+def test_a_bundle_of_another_model_is_refused(make_config: Make, tmp_path: Path) -> None:
+    folder = clip_core.save(clip_core.create("tiny-quickgelu"), tmp_path / "start")
+    with pytest.raises(CheckpointMismatch, match="quick_gelu"):
+        prepare(make_config(pretrained=str(folder)))
+
+
+def test_more_workers_than_cores_is_said(make_config: Make, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "clip_train"):
+        prepare(make_config(workers=999))
+    assert "999 workers on" in caplog.text
 
 
 def test_pretrained_that_does_not_exist_is_an_error(make_config: Make) -> None:

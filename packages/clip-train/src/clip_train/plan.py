@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 import clip_core
+from clip_core.bundle import WEIGHTS_FILE, build, read_config
 from clip_core.errors import ConfigError
 from clip_core.preprocess import build_transform
 from clip_train.config import ModelConfig, TrainConfig
@@ -63,6 +64,9 @@ def prepare(config: TrainConfig) -> Plan:
             total_steps,
             config.optim.lr,
         )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if config.data.workers > cores:
+        _log.warning("%d workers on %d cores take time from each other (--workers)", config.data.workers, cores)
     if config.optim.batch_size > len(source):
         _log.warning("the batch of %d is larger than the data of %d samples", config.optim.batch_size, len(source))
     return Plan(
@@ -88,12 +92,7 @@ def _refuse_several_processes() -> None:
 
 def _build_bundle(config: ModelConfig, seed: int, device: torch.device) -> clip_core.Bundle:
     torch.manual_seed(seed)
-    if config.pretrained == "" or Path(config.pretrained).exists():
-        model = clip_core.create_model(config.model, config.pretrained or None)
-    else:
-        import clip_hub
-
-        model = clip_hub.create_model(config.model, pretrained=config.pretrained)
+    model = _create_model(config.model, config.pretrained)
     # The model carries its configuration; what it is trained with is what it must later be used with.
     own = model.config.preprocess
     preprocess = dataclasses.replace(
@@ -109,3 +108,18 @@ def _build_bundle(config: ModelConfig, seed: int, device: torch.device) -> clip_
         tokenizer=clip_core.get_tokenizer(config.model),
         config=model.config,
     )
+
+
+def _create_model(name: str, pretrained: str) -> clip_core.Clip:
+    path = Path(pretrained)
+    if pretrained and path.is_dir():
+        held, asked = read_config(path), clip_core.get_config(name)
+        if dataclasses.replace(held, preprocess=asked.preprocess) == asked:
+            # A bundle trained with another mean or filter still holds this model; it keeps its preprocessing.
+            return build(held, path / WEIGHTS_FILE)
+    if not pretrained or path.exists():
+        return clip_core.create_model(name, pretrained or None)
+    import clip_hub
+
+    model: clip_core.Clip = clip_hub.create_model(name, pretrained=pretrained)
+    return model

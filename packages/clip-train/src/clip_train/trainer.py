@@ -13,7 +13,7 @@ import torch
 from clip_core.kernels import clip_loss
 from clip_train.data.loader import iterate_batches
 from clip_train.guard import FiniteGuard
-from clip_train.keyed import mix
+from clip_train.keyed import MODEL, mix
 from clip_train.metrics import SampleAccount
 from clip_train.optim import build_optimizer, clamp_logit_scale, set_learning_rate
 from clip_train.plan import Plan
@@ -77,7 +77,7 @@ def fit(
         rate = learning_rate(optim, step, plan.total_steps)
         set_learning_rate(optimizer, rate)
         # What the model draws itself is keyed as the data is, so nothing depends on who drew before it.
-        torch.manual_seed(mix(seed, step, len(steps)) >> 1)
+        torch.manual_seed(mix(MODEL, seed, step) >> 1)
         optimizer.zero_grad()
         with autocast(precision, device):
             output = model(images, tokens)

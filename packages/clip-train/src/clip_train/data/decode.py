@@ -18,7 +18,7 @@ from clip_core.preprocess import Transform
 from clip_core.tokenizer import ClipTokenizer
 from clip_train.data.order import Order
 from clip_train.data.source import Source
-from clip_train.keyed import mix
+from clip_train.keyed import AUGMENT, mix
 
 __all__ = ["Batch", "Decoder", "Skipped"]
 
@@ -100,7 +100,7 @@ class Decoder:
             return f"the caption is not UTF-8 ({error.reason} at byte {error.start})."
         except ImageError as error:
             return str(error)
-        torch.default_generator.manual_seed(mix(self.order.seed, epoch, index) >> 1)
+        torch.default_generator.manual_seed(mix(AUGMENT, self.order.seed, epoch, index) >> 1)
         return self.transform(image), caption
 
     def _tokenize(self, captions: list[str]) -> tuple[Tensor, list[int]]:

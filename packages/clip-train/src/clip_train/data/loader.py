@@ -8,6 +8,7 @@ What this room leaves out: what is in a batch (`decode`), and logging: a batch b
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -45,16 +46,19 @@ def iterate_batches(
 
     Batches are in pinned memory where `device` is a GPU. Raises what `Decoder.batch` raises.
     """
-    loader: DataLoader[Batch | ClipError] = DataLoader(
-        StepDataset(decoder, batch_size),
-        batch_size=None,
-        sampler=steps,
-        num_workers=workers,
-        collate_fn=_as_is,  # type: ignore[arg-type]  # without a batch size it gets one batch, not a list
-        pin_memory=device.type == "cuda",
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_start_worker,
-    )
+    with warnings.catch_warnings():
+        # More workers than cores may be what is wanted, and --workers has open_clip's default; the log says it.
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        loader: DataLoader[Batch | ClipError] = DataLoader(
+            StepDataset(decoder, batch_size),
+            batch_size=None,
+            sampler=steps,
+            num_workers=workers,
+            collate_fn=_as_is,  # type: ignore[arg-type]  # without a batch size it gets one batch, not a list
+            pin_memory=device.type == "cuda",
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=_start_worker,
+        )
     for batch in loader:
         if isinstance(batch, ClipError):
             raise batch

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 from clip_core.errors import DataError
-from clip_train.keyed import mix
+from clip_train.keyed import ORDER, mix
 
 __all__ = ["Order"]
 
@@ -56,5 +56,5 @@ class Order:
 
     def _epoch_keys(self, epoch: int) -> tuple[int, ...]:
         if self._keys[0] != epoch:
-            self._keys = (epoch, tuple(mix(self.seed, epoch, number) for number in range(_ROUNDS)))
+            self._keys = (epoch, tuple(mix(ORDER, self.seed, epoch, number) for number in range(_ROUNDS)))
         return self._keys[1]
