@@ -79,8 +79,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """An empty Hub, with huggingface_hub's client pointed at it and at an empty cache."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download, utils
 
+    # Before 1.0 the client asked whether it is offline when a session was made, and kept the session.
+    getattr(utils, "reset_sessions", lambda: None)()
     state = Hub(cache=tmp_path / "cache")
     handler = type("BoundHandler", (Handler,), {"hub": state})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -88,9 +90,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         thread.start()
         state.url = f"http://127.0.0.1:{server.server_port}"
         monkeypatch.setattr(constants, "ENDPOINT", state.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", state.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
+        template = state.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        # Before 1.0 the client kept a second copy of the template.
+        monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(state.cache))
         monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
         try:

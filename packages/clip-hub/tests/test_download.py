@@ -91,12 +91,13 @@ def test_missing_repository_and_missing_files_are_told_apart(hub) -> None:
 
 
 def test_offline_uses_the_cache_and_says_what_is_missing(hub, monkeypatch) -> None:
-    from huggingface_hub import constants
+    from huggingface_hub import constants, utils
 
     hub.files[REPO, NAMES[1]] = BODY
     fetch(REPO, NAMES, cache_dir=hub.cache)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    getattr(utils, "reset_sessions", lambda: None)()  # see the fixture
     assert fetch(REPO, NAMES, cache_dir=hub.cache).read_bytes() == BODY
     with pytest.raises(DownloadError, match="not in the cache and HF_HUB_OFFLINE forbids the network"):
         fetch("laion/other", NAMES, cache_dir=hub.cache)
