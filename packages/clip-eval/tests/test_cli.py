@@ -34,7 +34,9 @@ def test_from_nothing_to_a_report(model: Path, tmp_path: Path, capsys) -> None:
         assert words in out
     paths = [Path(line.removeprefix("record: ")) for line in out.splitlines() if line.startswith("record: ")]
     assert len(paths) == 2
-    acc1 = json.loads(paths[0].read_text())["metrics"]["acc1"]
+    record = json.loads(paths[0].read_text())
+    acc1 = record["metrics"]["acc1"]
+    assert record["model"]["name"] == f"{model.parent.name}/bundle"
     assert f"acc1                   {acc1['value']:.4f}" in out
     assert main(["report", "--results", str(results), "--output", str(page), "--quiet"]) == 0
     assert capsys.readouterr().out.strip() == str(page)

@@ -165,6 +165,12 @@ def test_an_occupied_folder_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 
 
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="cannot be written"):
+        build_digits(tmp_path / "file" / "data", train_samples=1)
+
+
 def test_leftovers_of_a_killed_build_do_not_matter(tmp_path: Path) -> None:
     (tmp_path / "data.partial" / "train").mkdir(parents=True)
     (tmp_path / "data.partial" / "train" / "00009.tar").write_bytes(b"half")

@@ -68,6 +68,12 @@ def test_a_second_save_replaces_the_first(bundle, make_classification, tmp_path:
     assert len(read_records(tmp_path / "out")) == 1
 
 
+def test_a_record_that_cannot_be_written(bundle, make_classification, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="cannot be written"):
+        evaluate(bundle, open_dataset(make_classification())).save(tmp_path / "file")
+
+
 def test_the_weights_hash_knows_the_weights_and_nothing_else(bundle) -> None:
     facts = model_facts(bundle)
     assert facts == model_facts(bundle)

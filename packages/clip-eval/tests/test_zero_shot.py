@@ -27,6 +27,9 @@ def test_zero_shot_record_agrees_with_a_direct_computation(bundle, digits) -> No
 def test_other_prompts_can_be_given(bundle, digits) -> None:
     record = evaluate(bundle, open_dataset(digits / "digits"), templates=["{c}"])
     assert record.result.details["templates"] == ["{c}"]
+    assert record.result.details["prompts_truncated"] == 0
+    long = evaluate(bundle, open_dataset(digits / "digits"), templates=["{c}", "the " * 40 + "{c}"])
+    assert long.result.details["prompts_truncated"] == 10
 
 
 def test_a_broken_image_keeps_the_labels_in_step(bundle, make_classification, png) -> None:

@@ -143,7 +143,7 @@ def _run(arguments: argparse.Namespace) -> None:
         record = evaluate(
             bundle,
             dataset,
-            model_name=arguments.model,
+            model_name=_model_name(arguments.model),
             batch_size=arguments.batch_size,
             workers=arguments.workers,
             progress=not arguments.quiet,
@@ -158,6 +158,12 @@ def _report(arguments: argparse.Namespace) -> None:
     from clip_eval.report import write_report
 
     print(write_report(arguments.results, arguments.output, training=arguments.training, title=arguments.title))
+
+
+def _model_name(model: str) -> str:
+    """A name as it was given; of a folder its last two parts, because one called "bundle" says little."""
+    path = Path(model)
+    return "/".join(path.resolve().parts[-2:]).lstrip("/") if path.exists() else model
 
 
 def _device(name: str) -> Any:

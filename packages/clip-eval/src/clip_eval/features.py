@@ -24,7 +24,7 @@ from clip_core.images import open_image
 from clip_core.zero_shot import encode_texts as encode_unchecked
 from clip_eval.wds import Sample, read_image_bytes
 
-__all__ = ["Excluded", "ImageFeatures", "check_finite", "encode_images", "encode_texts"]
+__all__ = ["Excluded", "ImageFeatures", "check_finite", "count_truncated", "encode_images", "encode_texts"]
 
 _log = logging.getLogger(__name__)
 
@@ -116,6 +116,16 @@ def encode_texts(bundle: Bundle, texts: Sequence[str], *, batch_size: int = 256,
     features = encode_unchecked(bundle.model, bundle.tokenizer, texts, batch_size=batch_size, progress=progress)
     check_finite(features, texts, "text")
     return features
+
+
+def count_truncated(bundle: Bundle, texts: Sequence[str]) -> int:
+    """How many of the texts are longer than the model's context, so that it sees their beginning only."""
+    count = bundle.tokenizer.tokenize(texts).truncated
+    if count:
+        _log.warning(
+            "%d of %d texts are cut to the context length %d", count, len(texts), bundle.tokenizer.context_length
+        )
+    return count
 
 
 def check_finite(features: Tensor, names: Sequence[str], kind: str) -> None:

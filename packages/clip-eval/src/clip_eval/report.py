@@ -136,6 +136,7 @@ def _section(path: Path, data: dict[str, Any]) -> dict[str, Any]:
         "wrong": [picture for picture in pictures if not picture.sample.right],
         "wrong_count": sum(not sample.right for sample in samples),
         "count": len(samples),
+        "truncated": details.get("captions_truncated", 0) + details.get("prompts_truncated", 0),
         "matrix": None,
         "confusions": [],
     }

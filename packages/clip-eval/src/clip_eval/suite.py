@@ -64,18 +64,27 @@ class Record:
     def save(self, folder: str | PathLike[str]) -> Path:
         """Writes `<name>.json`, `<name>.samples.jsonl` (one line per image) and a few small pictures for the report.
 
-        A record of the same weights on the same data set and task is replaced. Returns the path of the JSON file.
+        A record of the same weights on the same data set and task is replaced. Returns the path of the JSON file;
+        raises `DataError` where the folder cannot be written.
         """
-        base = Path(folder)
+        path = Path(folder) / f"{self.name}.json"
+        try:
+            self._write(path)
+        except OSError as error:
+            raise DataError(f"{path}: the record cannot be written ({error.strerror or error}).") from error
+        return path
+
+    def _write(self, path: Path) -> None:
+        base = path.parent
         base.mkdir(parents=True, exist_ok=True)
         with (base / f"{self.name}.samples.jsonl").open("w", encoding="utf-8") as file:
             for sample in self.result.samples:
                 file.write(json.dumps(asdict(sample), allow_nan=False) + "\n")
         save_gallery(base / f"{self.name}.images", self.dataset, self.result.samples)
-        # The record comes last: where it stands, its companions are complete.
-        path = base / f"{self.name}.json"
-        path.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        return path
+        # The record comes last and at once: where it stands, it is whole and so are its companions.
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        partial.replace(path)
 
 
 def evaluate(

@@ -96,7 +96,8 @@ def build_digits(
     two; max_angle: furthest turn in degrees; ink, paper: range of stroke and background brightness; seed: of all
     these draws. The same arguments give the same bytes. `progress` shows a bar on stderr.
 
-    Raises `DataError` when `folder` already holds something, `ConfigError` for an argument out of its range.
+    Raises `DataError` when `folder` already holds something or cannot be written, `ConfigError` for an argument out of
+    its range.
     """
     if train_samples < 1 or samples_per_shard < 1:
         raise ConfigError(
@@ -121,15 +122,18 @@ def build_digits(
 
     # Everything is written beside the target and moved there at the end: a kill leaves no half data set.
     partial = target.with_name(target.name + ".partial")
-    if partial.exists():
-        shutil.rmtree(partial)
-    (partial / "train").mkdir(parents=True)
-    _write_shards(partial / "train", "%05d.tar", _training_members(scans, drawings, progress), samples_per_shard)
-    _write_digits(partial / "digits", scans, labels, test)
-    _write_scenes(partial / "digit_scenes", scans, labels, test)
-    if target.exists():
-        target.rmdir()
-    partial.rename(target)
+    try:
+        if partial.exists():
+            shutil.rmtree(partial)
+        (partial / "train").mkdir(parents=True)
+        _write_shards(partial / "train", "%05d.tar", _training_members(scans, drawings, progress), samples_per_shard)
+        _write_digits(partial / "digits", scans, labels, test)
+        _write_scenes(partial / "digit_scenes", scans, labels, test)
+        if target.exists():
+            target.rmdir()
+        partial.rename(target)
+    except OSError as error:
+        raise DataError(f"{target}: the data set cannot be written ({error.strerror or error}).") from error
     _log.info("wrote %d training pictures and two held-out sets to %s", train_samples, target)
     return target
 

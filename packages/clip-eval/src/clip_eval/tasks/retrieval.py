@@ -7,7 +7,7 @@ import time
 import torch
 
 from clip_core import Bundle
-from clip_eval.features import ImageFeatures, encode_texts
+from clip_eval.features import ImageFeatures, count_truncated, encode_texts
 from clip_eval.metrics import RetrievalScores, score_retrieval
 from clip_eval.tasks.result import Answer, SampleResult, TaskResult
 from clip_eval.wds import WdsDataset
@@ -36,7 +36,12 @@ def evaluate_retrieval(
         task="retrieval",
         metrics=scores.metrics,
         ties={"image_retrieval": scores.image_retrieval_ties, "text_retrieval": scores.text_retrieval_ties},
-        details={"images": len(kept), "captions": len(texts), "distinct_captions": len(set(texts))},
+        details={
+            "images": len(kept),
+            "captions": len(texts),
+            "distinct_captions": len(set(texts)),
+            "captions_truncated": count_truncated(bundle, texts),
+        },
         samples=samples,
         seconds_texts=encoded - start,
         seconds_metrics=time.perf_counter() - encoded,

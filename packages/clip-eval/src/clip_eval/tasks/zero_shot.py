@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from clip_core import Bundle
-from clip_core.zero_shot import build_zero_shot_classifier
-from clip_eval.features import ImageFeatures, check_finite
+from clip_core.zero_shot import build_zero_shot_classifier, fill_template
+from clip_eval.features import ImageFeatures, check_finite, count_truncated
 from clip_eval.metrics import classify
 from clip_eval.metrics.ranking import similarities
 from clip_eval.tasks.result import Answer, SampleResult, TaskResult
@@ -45,6 +45,9 @@ def evaluate_zero_shot(
         ties={"acc1": scores.tie_share},
         details={
             "templates": list(prompts),
+            "prompts_truncated": count_truncated(
+                bundle, [fill_template(prompt, name) for name in dataset.classnames for prompt in prompts]
+            ),
             "classes": [
                 {"name": name, "n": entry.n, "recall": entry.recall, "low": entry.low, "high": entry.high}
                 for name, entry in zip(dataset.classnames, scores.per_class, strict=True)
