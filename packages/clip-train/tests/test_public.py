@@ -1,0 +1,28 @@
+"""What the package promises to others: its names, and an import that stays light."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import clip_train
+
+NAMES = """
+AugmentConfig DataConfig ModelConfig OptimConfig RunConfig RunResult TrainConfig TrainingDiverged __version__ train
+"""
+
+
+def test_public_names_are_the_ones_promised() -> None:
+    assert sorted(clip_train.__all__) == sorted(NAMES.split())
+    assert all(hasattr(clip_train, name) for name in clip_train.__all__)
+
+
+def test_importing_loads_nothing_heavy_beside_torch() -> None:
+    code = (
+        "import sys, torch; before = set(sys.modules); import clip_train, clip_train.cli, clip_train.flags;"
+        "new = set(sys.modules) - before;"
+        "heavy = {'torchvision', 'timm', 'sklearn', 'matplotlib', 'webdataset', 'huggingface_hub', 'tqdm', 'PIL'};"
+        "print(sorted(heavy & {name.split('.')[0] for name in new}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
