@@ -1,4 +1,7 @@
-"""Creating, saving and loading: what comes back is what was saved, and what does not fit is refused."""
+"""Creating, saving and loading: what comes back is what was saved, and what does not fit is refused.
+
+These also cover clip_core.weights, which reads the files.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configuration records: strict in, exact out."""
+"""Configuration records: strict in, exact out, as clip_core.schema reads and writes them."""
 
 from __future__ import annotations
 

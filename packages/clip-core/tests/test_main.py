@@ -1,4 +1,4 @@
-"""The command line, run as a user runs it."""
+"""The command line, run as a user runs it: `python -m clip_core`, and clip_core.command beneath it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The model against open_clip 3.3.0 on the same weights, and what its methods promise."""
+"""The model against open_clip 3.3.0 on the same weights, and what its methods promise.
+
+These also cover the parts it is built of: clip_core.towers and clip_core.layers.
+"""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_a_failing_hub_is_an_error_with_a_cause_and_leaves_no_file(hub, fault: s
     hub.faults["*"] = fault
     with pytest.raises(DownloadError, match=message):
         fetch(REPO, NAMES, cache_dir=hub.cache)
-    assert [path for path in Path(hub.cache).rglob("snapshots/*/*")] == []
+    assert list(Path(hub.cache).rglob("snapshots/*/*")) == []
 
 
 def test_a_body_cut_short_never_becomes_a_file(hub) -> None:
