@@ -1,4 +1,4 @@
-"""The rows of facts in clip_hub.tags: complete, consistent with open_clip's registry, and found by the names people use."""
+"""The rows in clip_hub.tags: complete, consistent with open_clip's registry, found by the names people use."""
 
 from __future__ import annotations
 
