@@ -49,6 +49,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def untouched_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line sets this for its own process; in a test the process goes on."""
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
+
+
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
     """Makers of samples: `png(number)`, `pair(number)`, `shard(path, samples)`."""

@@ -26,3 +26,19 @@ def test_importing_loads_nothing_heavy_beside_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_command_line_speaks_to_the_system_before_torch_is_loaded() -> None:
+    code = (
+        "import os, sys; os.environ.pop('GOMP_SPINCOUNT', None); os.environ.pop('OMP_WAIT_POLICY', None);"
+        "import clip_train.cli; assert 'torch' not in sys.modules, 'torch is loaded too early';"
+        "clip_train.cli.main(['show', '--model', 'tiny', '--train-data', 'a.tar']);"
+        "print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "1000 True"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    assert not hasattr(clip_train, "no_such_name")
+    assert set(NAMES.split()) <= set(dir(clip_train))
