@@ -125,7 +125,7 @@ def test(session: nox.Session, package: str) -> None:
     if chosen and package not in chosen:
         session.skip(f"{package} was not asked for")
     if package == "tools":
-        session.install("-c", CONSTRAINTS, "pytest", "packaging")
+        session.install("-c", CONSTRAINTS, "nox", "packaging", "pytest")
         pytest(session, "tools/tests", *rest, none_is_fine=bool(rest))
     else:
         test_environment(session, package)
