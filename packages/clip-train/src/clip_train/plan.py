@@ -102,12 +102,7 @@ def _build_bundle(config: ModelConfig, seed: int, device: torch.device) -> clip_
         interpolation=config.image_interpolation or own.interpolation,
     )
     model.config = dataclasses.replace(model.config, preprocess=preprocess)
-    return clip_core.Bundle(
-        model=model.to(device),
-        preprocess=build_transform(model.config.preprocess),
-        tokenizer=clip_core.get_tokenizer(config.model),
-        config=model.config,
-    )
+    return clip_core.Bundle.of(model.to(device))
 
 
 def _create_model(name: str, pretrained: str) -> clip_core.Clip:
