@@ -74,7 +74,7 @@ def build_digits(
     train_samples: int = 20_000,
     seed: int = 0,
     scene_share: float = 0.6,
-    converse_share: float = 0.5,
+    converse_share: float = 0.0,
     single_size: tuple[float, float] = (15.0, 28.0),
     scene_size: tuple[float, float] = (14.0, 16.0),
     scene_jitter: tuple[float, float] = (1.0, 3.0),
@@ -91,10 +91,11 @@ def build_digits(
     same scene. Both are the same whatever the arguments; the arguments shape the training pictures only:
 
     train_samples: how many pictures; scene_share: the part of them that are scenes; converse_share: the part of the
-    scenes told the other way round ("to the right of", "below"); single_size, scene_size: smallest and largest edge
-    of a digit in pixels; scene_jitter: furthest shift in pixels of a digit along and across the line that joins the
-    two; max_angle: furthest turn in degrees; ink, paper: range of stroke and background brightness; seed: of all
-    these draws. The same arguments give the same bytes. `progress` shows a bar on stderr.
+    scenes told the other way round ("to the right of", "below"), which makes it harder to learn which digit stands
+    where, because then neither the order of the names nor the relation tells it alone; single_size, scene_size:
+    smallest and largest edge of a digit in pixels; scene_jitter: furthest shift in pixels of a digit along and across
+    the line that joins the two; max_angle: furthest turn in degrees; ink, paper: range of stroke and background
+    brightness; seed: of all these draws. The same arguments give the same bytes. `progress` shows a bar on stderr.
 
     Raises `DataError` when `folder` already holds something or cannot be written, `ConfigError` for an argument out of
     its range.
