@@ -72,7 +72,7 @@ def test_weights_that_do_not_fit_are_refused_with_names_and_shapes(tmp_path: Pat
     save_file(weights, folder / WEIGHTS_FILE)
     with pytest.raises(CheckpointMismatch) as caught:
         clip_core.load(folder)
-    for part in (WEIGHTS_FILE, "visual.proj is (128, 5), the model has (128, 128)", "missing: ln_final.bias", "extra"):
+    for part in (WEIGHTS_FILE, "visual.proj is (96, 5), the model has (96, 128)", "missing: ln_final.bias", "extra"):
         assert part in str(caught.value)
 
 

@@ -44,7 +44,7 @@ def changed(**changes: Any) -> dict[str, Any]:
         ({"image__width": ...}, "ClipConfig.image lacks the key 'width'"),
         ({"image__width": "128"}, r"VitConfig.width is '128' \(str\); allowed: int"),
         ({"image__width": True}, r"VitConfig.width is True \(bool\)"),
-        ({"image__width": 130}, "VitConfig.heads is 4; allowed: a divisor of width 130"),
+        ({"image__width": 100}, "VitConfig.heads is 3; allowed: a divisor of width 100"),
         ({"image__layers": 0}, "VitConfig.layers is 0; allowed: 1 or more"),
         ({"image__patch_size": 5}, "VitConfig.patch_size is 5; allowed: a divisor of image_size 32"),
         ({"image__activation": "relu"}, r"VitConfig.activation is 'relu' \(str\); allowed: 'gelu' or 'quick_gelu'"),

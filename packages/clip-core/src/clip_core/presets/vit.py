@@ -104,4 +104,4 @@ PRESETS: dict[str, ClipConfig] = {name: _preset(*row) for name, row in _SIZES.it
 
 # Our own: small enough to learn from scratch on a laptop's CPU in minutes (the demo), and for tests. Its context is
 # short because its captions are; everything else is an ordinary CLIP.
-PRESETS["tiny"] = _preset((32, 4, 128, 4, 4, 512), (128, 3, 4), 128, context_length=32)
+PRESETS["tiny"] = _preset((32, 8, 96, 3, 3, 384), (96, 2, 3), 128, context_length=32)
