@@ -168,7 +168,9 @@ def test_generated_strings(peer: Any) -> None:
             assert ours.encode(text) == peer.encode(text), ascii(text)
         assert torch.equal(ours(texts, context_length=12), peer(texts, context_length=12))
 
-    check()
+    for _ in range(4):  # older versions of hypothesis draw many strings twice
+        if len(compared) < STRINGS:
+            check()
     assert len(compared) >= STRINGS
 
 
