@@ -26,7 +26,7 @@ LEFT_OF, ABOVE = " to the left of ", " above "
 TRAINING = {
     "--model": "tiny",
     "--batch-size": "128",
-    "--epochs": "12",
+    "--epochs": "7",
     "--lr": "2e-3",
     "--warmup": "200",
     "--wd": "0.2",
