@@ -19,6 +19,8 @@ import clip_core
 from clip_core.bundle import CONFIG_FILE, WEIGHTS_FILE
 from clip_core.errors import CheckpointMismatch, ConfigError
 
+pytestmark = pytest.mark.parity
+
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_round_trip_is_bit_equal(tmp_path: Path, precision: str) -> None:

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from clip_core.errors import ConfigError
 from clip_core.kernels import clip_loss
 
+pytestmark = pytest.mark.parity
+
 
 def features(batch: int, dim: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)

@@ -14,6 +14,8 @@ import clip_core
 from clip_core.bundle import build
 from clip_core.errors import ConfigError
 
+pytestmark = pytest.mark.parity
+
 CAPTIONS = ["a photo of a cat", "Two dogs, running &amp; playing on the beach!", "", "naïve café 🐶 " * 30]
 
 

@@ -16,6 +16,8 @@ from clip_core.errors import ConfigError
 from clip_core.preprocess import AugmentConfig, build_transform
 from clip_core.presets.vit import OPENAI_MEAN, OPENAI_STD
 
+pytestmark = pytest.mark.parity
+
 CONFIG = clip_core.get_config("ViT-B-32").preprocess
 
 

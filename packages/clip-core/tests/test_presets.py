@@ -8,6 +8,8 @@ import pytest
 import clip_core
 from clip_core.errors import UnknownModel
 
+pytestmark = pytest.mark.parity
+
 
 def test_names_are_sorted_unique_and_known_to_open_clip() -> None:
     names = clip_core.list_models()

@@ -10,6 +10,8 @@ import clip_core
 from clip_core.errors import ConfigError
 from clip_core.zero_shot import build_zero_shot_classifier, encode_texts, fill_template
 
+pytestmark = pytest.mark.parity
+
 NAMES = ["tench", "goldfish", "great white shark", "tench"]
 TEMPLATES = ["a photo of a {c}.", "art of the {c}.", "a {c}, not a {c}"]
 

@@ -11,6 +11,8 @@ import torch
 from clip_eval.metrics import classify, score_classification, score_retrieval, wilson
 from clip_eval.metrics.ranking import Ranks, rank_rows, similarities
 
+pytestmark = pytest.mark.parity
+
 
 def unit(*shape: int, seed: int) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)

@@ -14,6 +14,8 @@ import clip_core
 import clip_hub
 from clip_core.errors import CheckpointMismatch, ConfigError, UnknownModel
 
+pytestmark = pytest.mark.parity
+
 
 @pytest.fixture(scope="module")
 def peer() -> torch.nn.Module:

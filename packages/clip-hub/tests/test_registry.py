@@ -10,6 +10,8 @@ import clip_hub
 from clip_core.errors import CheckpointMismatch, UnknownModel
 from clip_hub.registry import all_tags
 
+pytestmark = pytest.mark.parity
+
 
 def test_pairs_are_those_of_open_clip_for_vit_b_32() -> None:
     ours = clip_hub.list_pretrained()

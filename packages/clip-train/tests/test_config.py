@@ -9,6 +9,8 @@ from clip_core.errors import ConfigError
 from clip_train import AugmentConfig, DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
 from clip_train.config import adam_defaults
 
+pytestmark = pytest.mark.parity
+
 
 def test_json_and_back_gives_an_equal_configuration() -> None:
     config = TrainConfig.of(

@@ -10,6 +10,8 @@ from clip_core.errors import ConfigError
 from clip_train.flags import build_parser, parse
 from clip_train.peer_flags import LATER, NEVER
 
+pytestmark = pytest.mark.parity
+
 BASE = ["--train-data", "a.tar", "--model", "tiny"]
 
 

@@ -6,6 +6,8 @@ from open_clip_train.scheduler import const_lr, cosine_lr
 from clip_train import OptimConfig
 from clip_train.schedule import learning_rate
 
+pytestmark = pytest.mark.parity
+
 
 class Recorder:
     def __init__(self) -> None:

@@ -19,6 +19,8 @@ from clip_train.metrics import SampleAccount
 from clip_train.plan import Plan, prepare
 from clip_train.trainer import Fit, fit
 
+pytestmark = pytest.mark.parity
+
 Make = Callable[..., TrainConfig]
 
 
