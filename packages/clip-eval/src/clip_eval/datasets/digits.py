@@ -197,6 +197,11 @@ def _write_about(folder: Path, title: str, description: str) -> None:
                 "The set does not name its writers. The same hand may have written digits on both sides of the split, "
                 "so these figures say nothing about unseen handwriting."
             ),
+            (
+                "What the training pictures look like was settled while looking at these held-out sets. With another "
+                "split, drawn with the seed 4242 after that, the demo's settings gave an accuracy of 0.992 and a "
+                "text-to-image recall@1 of 0.965."
+            ),
         ],
     }
     (folder / "about.json").write_text(json.dumps(about, indent=2, allow_nan=False) + "\n", encoding="utf-8")
