@@ -79,7 +79,7 @@ def test_left_out_images_and_ties_are_in_the_table(
     [
         ({"dataset": "nowhere"}, "nowhere: no such data set folder"),
         ({"--model": "ViT-Z-99"}, "ViT-Z-99"),
-        ({"--device": "toaster"}, "--device 'toaster' is no device"),
+        ({"--device": "toaster"}, "device is 'toaster'; allowed: auto, cpu"),
         ({"--batch-size": "0"}, "batch_size=0"),
     ],
 )

@@ -22,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Score one image against texts; prints one line per text, best first: probability, tab, text.",
     )
     classify.add_argument("--bundle", required=True, metavar="DIR", help="the bundle folder")
-    classify.add_argument("--device", default="cpu", help="where to compute: cpu, cuda, mps (default cpu)")
+    classify.add_argument(
+        "--device", default="cpu", help="where to compute: cpu, cuda, cuda:1, mps, auto (default cpu)"
+    )
     classify.add_argument("image", help="an image file that Pillow reads")
     classify.add_argument("text", nargs="+", help='candidate texts, say "a dog" "a cat"')
     options = parser.parse_args(arguments)
@@ -40,7 +42,7 @@ def _classify(options: argparse.Namespace) -> None:
     image = open_image(options.image)
     bundle = load(options.bundle, device=options.device)
     with torch.inference_mode():
-        pixels = bundle.preprocess(image).unsqueeze(0).to(options.device)
+        pixels = bundle.preprocess(image).unsqueeze(0).to(bundle.model.logit_scale.device)
         feature = bundle.model.encode_image(pixels, normalize=True).float().cpu()
         texts = encode_texts(bundle.model, bundle.tokenizer, options.text)
         logits = bundle.model.logit_scale.exp().float().cpu() * feature @ texts.T

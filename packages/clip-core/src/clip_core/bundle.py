@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 
 from clip_core.config import ClipConfig
+from clip_core.device import resolve_device
 from clip_core.errors import CheckpointMismatch, ConfigError
 from clip_core.model import Clip
 from clip_core.preprocess import AugmentConfig, Transform, build_transform
@@ -90,7 +91,7 @@ def build(
         device: "meta" gives the layout alone, without memory and without values.
 
     Raises:
-        ConfigError: unknown precision.
+        ConfigError: unknown precision, or a device that is not there.
         CheckpointMismatch: the file cannot be read or does not fit.
     """
     if precision not in _DTYPES:
@@ -98,7 +99,7 @@ def build(
             f"precision is {precision!r}; allowed: {', '.join(_DTYPES)}. Mixed precision ('amp') is a way of running "
             "a fp32 model: torch.autocast, or --precision of clip-train."
         )
-    device = torch.device(device)
+    device = resolve_device(device, meta=True)
     with torch.device("meta"):
         model = Clip(config)
     if weights is not None:
@@ -117,7 +118,6 @@ def build(
 def create_model(
     name: str,
     pretrained: str | os.PathLike[str] | None = None,
-    *,
     precision: Precision = "fp32",
     device: str | torch.device = "cpu",
 ) -> Clip:
@@ -141,9 +141,9 @@ def create_model(
 def create_model_and_transforms(
     name: str,
     pretrained: str | os.PathLike[str] | None = None,
-    *,
     precision: Precision = "fp32",
     device: str | torch.device = "cpu",
+    *,
     augment: AugmentConfig | None = None,
 ) -> tuple[Clip, Transform, Transform]:
     """As `create_model`, with the training transform and the evaluation transform: (model, train, eval)."""
@@ -155,7 +155,6 @@ def create_model_and_transforms(
 def create(
     name: str,
     pretrained: str | os.PathLike[str] | None = None,
-    *,
     precision: Precision = "fp32",
     device: str | torch.device = "cpu",
 ) -> Bundle:

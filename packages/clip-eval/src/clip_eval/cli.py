@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clip_core import command
 from clip_core.errors import ConfigError
@@ -69,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the records")
     run.add_argument("--split", default="test", help="which split to read (%(default)s)")
     run.add_argument("--batch-size", type=int, default=64, metavar="N", help="images encoded at once (%(default)s)")
-    run.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (%(default)s)")
+    run.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps, auto (%(default)s)")
     run.add_argument("--workers", type=int, default=1, metavar="N", help="threads that decode images (%(default)s)")
     run.add_argument(
         "--allow-duplicate-classes",
@@ -134,10 +134,10 @@ def _run(arguments: argparse.Namespace) -> None:
         return
 
     import clip_hub
+    from clip_core.device import resolve_device
     from clip_eval.suite import evaluate, model_facts
 
-    bundle = clip_hub.load(arguments.model)
-    bundle.model.to(_device(arguments.device))
+    bundle = clip_hub.load(arguments.model, device=resolve_device(arguments.device))
     facts = model_facts(bundle)
     for dataset in datasets:
         record = evaluate(
@@ -164,18 +164,6 @@ def _model_name(model: str) -> str:
     """A name as it was given; of a folder its last two parts, because one called "bundle" says little."""
     path = Path(model)
     return "/".join(path.resolve().parts[-2:]).lstrip("/") if path.exists() else model
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"--device {name!r} is no device; allowed: cpu, cuda, cuda:N.") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"--device {name!r}: this machine has no usable CUDA device. Use --device cpu.")
-    return device
 
 
 def _describe(dataset: WdsDataset) -> str:

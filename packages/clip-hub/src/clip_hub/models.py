@@ -9,9 +9,12 @@ import logging
 import os
 from pathlib import Path
 
+import torch
+
 import clip_core
 from clip_core import Bundle, Clip, UnknownModel
 from clip_core.bundle import Precision, build
+from clip_core.device import resolve_device
 from clip_core.preprocess import AugmentConfig, Transform, build_transform
 from clip_hub.download import fetch
 from clip_hub.registry import find
@@ -24,9 +27,9 @@ _log = logging.getLogger(__name__)
 def create_model(
     name: str,
     pretrained: str | os.PathLike[str] | None = None,
-    *,
     precision: Precision = "fp32",
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
+    *,
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
 ) -> Clip:
@@ -56,7 +59,7 @@ def create_model(
     config = row.config()
     if config != clip_core.get_config(name):
         _log.info("%s: %s brings its own activation (%s) or preprocessing", name, row.tag, row.activation)
-    if device == "meta":
+    if resolve_device(device, meta=True).type == "meta":
         return build(config, device=device)
     path = fetch(row.repo, row.files, revision=row.revision, cache_dir=cache_dir, token=token)
     return build(config, path, precision=precision, device=device)
@@ -65,9 +68,9 @@ def create_model(
 def create(
     name: str,
     pretrained: str | os.PathLike[str] | None = None,
-    *,
     precision: Precision = "fp32",
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
+    *,
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
 ) -> Bundle:
@@ -80,9 +83,9 @@ def create(
 def create_model_and_transforms(
     name: str,
     pretrained: str | os.PathLike[str] | None = None,
-    *,
     precision: Precision = "fp32",
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
+    *,
     augment: AugmentConfig | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
@@ -97,7 +100,7 @@ def load(
     name: str | os.PathLike[str],
     *,
     precision: Precision = "fp32",
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
 ) -> Bundle:

@@ -14,13 +14,13 @@ import torch
 
 import clip_core
 from clip_core.bundle import WEIGHTS_FILE, build, read_config
+from clip_core.device import resolve_device
 from clip_core.errors import ConfigError
 from clip_core.preprocess import build_transform
 from clip_train.config import ModelConfig, TrainConfig
 from clip_train.data.decode import Decoder
 from clip_train.data.order import Order
 from clip_train.data.source import Source, open_source
-from clip_train.precision import resolve_device
 
 __all__ = ["Plan", "prepare"]
 
