@@ -48,6 +48,61 @@ def test_save_never_overwrites_unless_told(tmp_path: Path, tiny: clip_core.Bundl
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
+def test_only_a_bundle_is_ever_replaced(tmp_path: Path, tiny: clip_core.Bundle, monkeypatch) -> None:
+    folder = clip_core.save(tiny, tmp_path / "b")
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match="holds more than a bundle .* is not replaced"):
+        clip_core.save(tiny, folder, overwrite=True)
+    assert (folder / "thesis.txt").read_text() == "years of work"
+    monkeypatch.chdir(folder)
+    for here in (".", "..", folder):
+        with pytest.raises(ConfigError, match="is the current folder or holds it"):
+            clip_core.save(tiny, here, overwrite=True)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="already exists"):
+        clip_core.save(tiny, tmp_path / "file", overwrite=True)
+
+
+def test_a_replacement_that_fails_leaves_the_old_bundle(
+    tmp_path: Path, tiny: clip_core.Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = clip_core.save(tiny, tmp_path / "b")
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if target == folder and self.suffix != ".old":
+            raise OSError("no")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="no"):
+        clip_core.save(clip_core.create("tiny"), folder, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    assert torch.equal(clip_core.load(folder).model.text_projection, tiny.model.text_projection)
+
+
+def test_a_folder_that_is_a_link_or_empty_is_written(tmp_path: Path, tiny: clip_core.Bundle) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    clip_core.save(tiny, tmp_path / "link")
+    assert clip_core.load(tmp_path / "real").config == tiny.config
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+def test_a_bundle_is_as_private_as_the_umask_says(tmp_path: Path, tiny: clip_core.Bundle) -> None:
+    before = os.umask(0o077)
+    try:
+        folder = clip_core.save(tiny, tmp_path / "b")
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_model_without_values_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="meta device has no weights"):
+        clip_core.save(clip_core.Bundle.of(clip_core.create_model("tiny", device="meta")), tmp_path / "b")
+
+
 def test_a_save_that_fails_leaves_nothing_behind(
     tmp_path: Path, tiny: clip_core.Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,10 +126,17 @@ def test_weights_that_do_not_fit_are_refused_with_names_and_shapes(tmp_path: Pat
     weights = load_file(folder / WEIGHTS_FILE)
     weights["visual.proj"] = weights["visual.proj"][:, :5].contiguous()
     weights["extra"] = weights.pop("ln_final.bias")
+    weights["ln_final.weight"] = weights["ln_final.weight"].to(torch.int8)
     save_file(weights, folder / WEIGHTS_FILE)
     with pytest.raises(CheckpointMismatch) as caught:
         clip_core.load(folder)
-    for part in (WEIGHTS_FILE, "visual.proj is (96, 5), the model has (96, 128)", "missing: ln_final.bias", "extra"):
+    for part in (
+        WEIGHTS_FILE,
+        "visual.proj is (96, 5), the model has (96, 128)",
+        "missing: ln_final.bias",
+        "extra",
+        "ln_final.weight is torch.int8",
+    ):
         assert part in str(caught.value)
 
 

@@ -49,6 +49,7 @@ def changed(**changes: Any) -> dict[str, Any]:
         ({"image__patch_size": 5}, "VitConfig.patch_size is 5; allowed: a divisor of image_size 32"),
         ({"image__activation": "relu"}, r"VitConfig.activation is 'relu' \(str\); allowed: 'gelu' or 'quick_gelu'"),
         ({"image__kind": "mlp"}, "ClipConfig.image.kind is 'mlp'; allowed: 'vit'"),
+        ({"image__kind": []}, r"ClipConfig.image.kind is \[\]"),
         ({"image": 3}, r"ClipConfig.image is 3 \(int\); allowed: VitConfig"),
         ({"text__context_length": 2}, "TextConfig.context_length is 2; allowed: 3 or more"),
         ({"tokenizer__context_length": 77}, "a context_length equal to the text tower's 32"),

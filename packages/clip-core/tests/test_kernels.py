@@ -52,3 +52,15 @@ def test_the_bias_cancels() -> None:
 def test_sides_that_do_not_pair_are_refused(shapes) -> None:
     with pytest.raises(ConfigError, match="allowed: two of one shape"):
         clip_loss(torch.zeros(shapes[0]), torch.zeros(shapes[1]), torch.tensor(1.0))
+
+
+def test_autocast_does_not_blur_the_logits() -> None:
+    image, text = (side.requires_grad_() for side in features(64, 16))
+    scale = torch.tensor(100.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = clip_loss(image, text, scale)
+    assert mixed.dtype == torch.float32
+    assert torch.equal(mixed, clip_loss(image, text, scale))
+    low = clip_loss(image.bfloat16(), text.bfloat16(), scale)
+    assert low.dtype == torch.float32
+    assert torch.equal(low, clip_loss(image.bfloat16().float(), text.bfloat16().float(), scale))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,17 @@ def test_classify_prints_probabilities_best_first(bundle_and_image, tiny, photo)
     assert [text for _, text in rows] == sorted(texts, key=lambda text: -expected[text])
     for probability, text in rows:
         assert float(probability) == pytest.approx(expected[text], abs=1e-4)
+
+
+def test_a_model_with_a_bias_judges_each_text_by_itself(tmp_path, tiny, photo, capsys) -> None:
+    from clip_core.bundle import build
+
+    config = dataclasses.replace(tiny.config, logit_bias=-10.0)
+    clip_core.save(clip_core.Bundle.of(build(config)), tmp_path / "b")
+    photo.save(tmp_path / "photo.png")
+    assert main(["classify", "--bundle", str(tmp_path / "b"), str(tmp_path / "photo.png"), "a cat"]) == 0
+    # One text alone has the probability 1 under softmax; an untrained model with this bias says nearly no.
+    assert float(capsys.readouterr().out.split("\t")[0]) < 0.5
 
 
 @pytest.mark.parametrize(

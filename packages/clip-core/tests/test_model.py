@@ -89,7 +89,7 @@ def test_gradients_equal_open_clip(photo: PIL.Image.Image) -> None:
 
 # The peer is built with every layer on the meta device, so even the giants cost nothing.
 @pytest.mark.parametrize("name", [name for name in clip_core.list_models() if name != "tiny"])
-def test_every_architecture_has_the_keys_shapes_and_init_scale_of_open_clip(name: str) -> None:
+def test_every_architecture_has_the_keys_shapes_heads_and_activation_of_open_clip(name: str) -> None:
     with torch.device("meta"):
         peer = open_clip.model.CLIP(**_peer_arguments(name))
     ours = clip_core.create_model(name, device="meta")
@@ -149,7 +149,7 @@ def test_tokens_after_end_of_text_do_not_matter(tiny: clip_core.Bundle) -> None:
 def test_low_precision_weights_give_nearly_the_same_features(precision: str, tiny: clip_core.Bundle) -> None:
     torch.manual_seed(0)
     low = clip_core.create_model("tiny", precision=precision)
-    assert low.visual.proj.dtype != torch.float32
+    assert low.dtype == low.visual.proj.dtype != torch.float32
     assert low.logit_scale.dtype == torch.float32
     images, tokens = torch.randn(3, 3, 32, 32), tiny.tokenizer(CAPTIONS[:3])
     with torch.no_grad():

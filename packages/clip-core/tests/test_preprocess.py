@@ -12,7 +12,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 import clip_core
-from clip_core.errors import ConfigError
+from clip_core.errors import ConfigError, ImageError
 from clip_core.preprocess import AugmentConfig, build_transform
 from clip_core.presets.vit import OPENAI_MEAN, OPENAI_STD
 
@@ -59,9 +59,18 @@ def test_training_equals_open_clip_under_the_same_seed(photo: PIL.Image.Image) -
     assert not torch.equal(results[0][0], results[0][1])
 
 
-def test_a_palette_image_is_resized_as_smoothly_as_its_colours(photo: PIL.Image.Image) -> None:
-    palette = photo.quantize(64)
-    assert torch.equal(build_transform(CONFIG)(palette), build_transform(CONFIG)(palette.convert("RGB")))
+@pytest.mark.parametrize("mode", ["P", "1"])
+def test_a_picture_that_pillow_would_resize_to_the_nearest_pixel_is_expanded_first(photo, mode: str) -> None:
+    picture = photo.quantize(64) if mode == "P" else photo.convert("1")
+    assert picture.mode == mode
+    expected = open_clip.image_transform(224, is_train=False)(picture.convert("RGB"))
+    assert torch.equal(build_transform(CONFIG)(picture), expected)
+
+
+@pytest.mark.parametrize("size", [(20_000, 2), (2, 20_000)])
+def test_a_picture_that_would_grow_beyond_memory_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match=f"{size[0]} x {size[1]} pixels is too long and thin"):
+        build_transform(CONFIG)(PIL.Image.new("RGB", size))
 
 
 def test_augmentation_is_refused_for_evaluation_and_out_of_range() -> None:

@@ -57,8 +57,22 @@ def test_encode_texts_keeps_the_order(tiny: clip_core.Bundle) -> None:
 def test_what_cannot_be_a_classifier_is_refused(tiny: clip_core.Bundle) -> None:
     with pytest.raises(ConfigError, match="'a photo' has no place for the class"):
         fill_template("a photo", "cat")
-    for names, templates in (([], TEMPLATES), (NAMES, [])):
-        with pytest.raises(ConfigError, match="one or more of each"):
+    for names, templates, title in (
+        ([], TEMPLATES, "classnames"),
+        ("dog", TEMPLATES, "classnames"),
+        (NAMES, [], "templates"),
+        (NAMES, "a {c}", "templates"),
+    ):
+        with pytest.raises(ConfigError, match=f"{title} is .*; allowed: a list of one or more"):
             build_zero_shot_classifier(tiny.model, tiny.tokenizer, names, templates)
-    with pytest.raises(ConfigError, match="no texts"):
-        encode_texts(tiny.model, tiny.tokenizer, [])
+    for texts in ([], "a dog"):
+        with pytest.raises(ConfigError, match="allowed: a list of one or more strings"):
+            encode_texts(tiny.model, tiny.tokenizer, texts)
+    with pytest.raises(ConfigError, match="batch_size is 0"):
+        encode_texts(tiny.model, tiny.tokenizer, ["a dog"], batch_size=0)
+
+
+def test_features_can_be_trained_on(tiny: clip_core.Bundle) -> None:
+    layer = torch.nn.Linear(128, 2)
+    layer(encode_texts(tiny.model, tiny.tokenizer, ["a dog"])).sum().backward()
+    assert layer.weight.grad is not None

@@ -24,6 +24,8 @@ class Hub:
     files: dict[tuple[str, str], bytes] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    git_hashes: bool = False
+    """Name files by their git hash, as the Hub does with small ones."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -52,7 +54,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.fail(404, "EntryNotFound")
         self.send_response(200)
         self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        etag = git if self.hub.git_hashes else hashlib.sha256(data).hexdigest()
+        self.send_header("ETag", f'"{etag}"')
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if not body:

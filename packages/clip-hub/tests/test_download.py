@@ -55,7 +55,7 @@ def test_wrong_bytes_on_the_way_are_fetched_again_and_refused_the_second_time(hu
     assert fetch(REPO, NAMES, cache_dir=hub.cache).read_bytes() == BODY
     hub.files["laion/other", NAMES[0]] = BODY
     hub.faults[NAMES[0]] = "flip"
-    with pytest.raises(DownloadError, match="wrong sha256 twice and was thrown away"):
+    with pytest.raises(DownloadError, match="wrong hash twice and was thrown away"):
         fetch("laion/other", NAMES, cache_dir=hub.cache)
     hub.faults.clear()
     assert fetch("laion/other", NAMES, cache_dir=hub.cache).read_bytes() == BODY
@@ -88,6 +88,31 @@ def test_missing_repository_and_missing_files_are_told_apart(hub) -> None:
         fetch(REPO, NAMES, cache_dir=hub.cache)
     with pytest.raises(DownloadError, match="no such repository, or it is private"):
         fetch("laion/other", NAMES, cache_dir=hub.cache)
+
+
+def test_a_cache_without_links_is_checked_against_the_hub(hub, caplog, monkeypatch) -> None:
+    hub.files[REPO, NAMES[0]] = BODY
+    path = fetch(REPO, NAMES, cache_dir=hub.cache)
+    blob = path.resolve()
+    path.unlink()
+    path.write_bytes(b"X" + BODY[1:])  # what a file system without links would hold, with a byte flipped
+    blob.unlink()
+    assert fetch(REPO, NAMES, cache_dir=hub.cache).read_bytes() == BODY
+    assert "damaged in the cache" in caplog.text
+    path.unlink()
+    path.write_bytes(BODY)
+    hub.faults["*"] = "500"
+    assert fetch(REPO, NAMES, cache_dir=hub.cache).read_bytes() == BODY
+    assert "cannot be checked" in caplog.text
+
+
+def test_a_small_file_is_checked_by_its_git_hash(hub) -> None:
+    hub.files[REPO, NAMES[0]] = b"small"
+    hub.git_hashes = True
+    path = fetch(REPO, NAMES, cache_dir=hub.cache)
+    assert len(path.resolve().name) == 40
+    path.resolve().write_bytes(b"smalL")
+    assert fetch(REPO, NAMES, cache_dir=hub.cache).read_bytes() == b"small"
 
 
 def test_offline_uses_the_cache_and_says_what_is_missing(hub, monkeypatch) -> None:

@@ -22,9 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Score one image against texts; prints one line per text, best first: probability, tab, text.",
     )
     classify.add_argument("--bundle", required=True, metavar="DIR", help="the bundle folder")
-    classify.add_argument(
-        "--device", default="cpu", help="where to compute: cpu, cuda, cuda:1, mps, auto (default cpu)"
-    )
+    classify.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps or auto (default cpu)")
     classify.add_argument("image", help="an image file that Pillow reads")
     classify.add_argument("text", nargs="+", help='candidate texts, say "a dog" "a cat"')
     options = parser.parse_args(arguments)
@@ -46,9 +44,11 @@ def _classify(options: argparse.Namespace) -> None:
         feature = bundle.model.encode_image(pixels, normalize=True).float().cpu()
         texts = encode_texts(bundle.model, bundle.tokenizer, options.text)
         logits = bundle.model.logit_scale.exp().float().cpu() * feature @ texts.T
-        if bundle.model.logit_bias is not None:
-            logits = logits + bundle.model.logit_bias.float().cpu()
-        probabilities = logits.softmax(dim=-1)[0].tolist()
+        if bundle.model.logit_bias is None:
+            probabilities = logits.softmax(dim=-1)[0].tolist()
+        else:
+            # A model with a bias was trained to judge each text by itself (Zhai et al. 2023), not one against the rest.
+            probabilities = (logits + bundle.model.logit_bias.float().cpu()).sigmoid()[0].tolist()
     for probability, text in sorted(zip(probabilities, options.text, strict=True), reverse=True):
         print(f"{probability:.4f}\t{text}")
 

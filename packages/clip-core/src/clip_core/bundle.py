@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,7 @@ from clip_core.model import Clip
 from clip_core.preprocess import AugmentConfig, Transform, build_transform
 from clip_core.presets import get_config
 from clip_core.schema import JSON
-from clip_core.tokenizer import ClipTokenizer
+from clip_core.tokenizer import ClipTokenizer, Tokenizer
 from clip_core.weights import load_weights, read_weights
 
 __all__ = [
@@ -56,7 +56,7 @@ class Bundle:
     model: Clip
     preprocess: Transform
     """PIL image -> float32 (3, size, size)."""
-    tokenizer: ClipTokenizer
+    tokenizer: Tokenizer
     """Texts -> int64 (B, context_length)."""
     config: ClipConfig
 
@@ -162,7 +162,7 @@ def create(
     return Bundle.of(create_model(name, pretrained, precision=precision, device=device))
 
 
-def get_tokenizer(name: str, context_length: int | None = None) -> ClipTokenizer:
+def get_tokenizer(name: str, context_length: int | None = None) -> Tokenizer:
     """The tokenizer of architecture `name`, for its own context length unless another is asked for."""
     config = get_config(name)
     return ClipTokenizer(context_length=config.tokenizer.context_length if context_length is None else context_length)
@@ -174,35 +174,45 @@ def save(bundle: Bundle, folder: str | os.PathLike[str], *, overwrite: bool = Fa
     Args:
         bundle: what to write; parameters keep their dtype.
         folder: where; its parents are made.
-        overwrite: replace a folder that is already there.
+        overwrite: replace a bundle that is already there. A folder that holds anything else is never replaced.
 
     Raises:
-        ConfigError: the folder exists and holds something, and `overwrite` is False.
+        ConfigError: the folder exists and is neither empty nor a bundle that may be replaced, or the model is on the
+            meta device and has no values.
     """
     from safetensors.torch import save_file
 
-    folder = Path(folder)
-    occupied = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
-    if occupied and not overwrite:
-        raise ConfigError(f"{folder} already exists; choose another folder or pass overwrite=True.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if bundle.model.text_projection.is_meta:
+        raise ConfigError("A model on the meta device has no weights to save; create it on another device.")
+    target = Path(folder).resolve()
+    held = {path.name for path in target.iterdir()} if target.is_dir() else set()
+    if target.is_file() or (held and not overwrite):
+        raise ConfigError(f"{folder} already exists; choose another folder or pass overwrite=True to replace a bundle.")
+    if Path.cwd().is_relative_to(target):
+        raise ConfigError(f"{folder} is the current folder or holds it; choose a folder inside it.")
+    if held - {CONFIG_FILE, WEIGHTS_FILE}:
+        raise ConfigError(f"{folder} holds more than a bundle ({min(held)} ...) and is not replaced; choose another.")
+    target.parent.mkdir(parents=True, exist_ok=True)
     # Everything is written beside the target first: a kill or a full disk never leaves half a bundle under its name.
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    old = scratch.with_suffix(".old")
+    scratch.mkdir()
     try:
         content = {"schema": SCHEMA, "model": bundle.config.to_json()}
         (scratch / CONFIG_FILE).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         tensors = {key: value.detach().contiguous() for key, value in bundle.model.state_dict().items()}
         save_file(tensors, scratch / WEIGHTS_FILE, metadata={"format": "pt"})
-        scratch.chmod(0o755)
-        if folder.is_dir():
-            shutil.rmtree(folder)
-        elif occupied:
-            folder.unlink()
-        scratch.rename(folder)
+        if target.is_dir():
+            target.rename(old)
+        scratch.rename(target)
     except BaseException:
+        if old.exists():
+            old.rename(target)
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    return folder
+    if old.exists():
+        shutil.rmtree(old)
+    return Path(folder)
 
 
 def load(

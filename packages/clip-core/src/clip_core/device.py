@@ -12,7 +12,8 @@ __all__ = ["resolve_device"]
 def resolve_device(device: str | torch.device, *, meta: bool = False) -> torch.device:
     """The device called `device`; "auto" is the first GPU where torch sees one, else the CPU.
 
-    `meta` allows torch's device without memory, on which nothing can be computed. Raises `ConfigError` for one that does not exist here: nothing moves to another device silently.
+    `meta` allows torch's device without memory, on which nothing can be computed. Raises `ConfigError` for a device
+    that does not exist here: nothing moves to another one silently.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

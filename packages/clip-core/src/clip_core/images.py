@@ -11,7 +11,10 @@ from clip_core.errors import ImageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["open_image"]
+__all__ = ["FORMATS", "open_image"]
+
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+"""What is opened. Pillow reads more, but hands some of it (EPS) to other programs, whatever the file is called."""
 
 
 def open_image(source: str | os.PathLike[str] | bytes | Image, *, name: str | None = None) -> Image:
@@ -22,8 +25,8 @@ def open_image(source: str | os.PathLike[str] | bytes | Image, *, name: str | No
         name: what to call it in errors, say "00000.tar:s0000012.png" for bytes; default the path.
 
     Raises:
-        ImageError: the file is missing, is not an image that Pillow reads, is cut short, or is larger than
-            Pillow's decompression bomb limit; names the file and the reason.
+        ImageError: the file is missing, is in none of `FORMATS`, is cut short, or is larger than Pillow's
+            decompression bomb limit; names the file and the reason.
     """
     import PIL.Image
 
@@ -40,14 +43,19 @@ def open_image(source: str | os.PathLike[str] | bytes | Image, *, name: str | No
         if isinstance(source, PIL.Image.Image):
             source.load()
             return source
-        with PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        PIL.Image.init()
+        known = [form for form in FORMATS if form in PIL.Image.OPEN]  # AVIF is not in every build
+        with PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=known) as image:
             image.load()
             return image
     except FileNotFoundError as error:
         raise ImageError(f"Cannot open image {label}: there is no such file.") from error
     except PIL.UnidentifiedImageError as error:
         raise ImageError(
-            f"Cannot open image {label}: not a format that Pillow reads, or its header is damaged."
+            f"Cannot open image {label}: its header is damaged, or it is none of {', '.join(FORMATS)}."
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, PIL.Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Pillow's decoders raise whatever damaged bytes make them trip over.
         raise ImageError(f"Cannot open image {label}: {error}") from error

@@ -51,6 +51,11 @@ class Clip(TextTower):
         if self.logit_bias is not None and self.config.logit_bias is not None:
             nn.init.constant_(self.logit_bias, self.config.logit_bias)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the towers' weights, and so of the features; the scale and bias of the logits are always float32."""
+        return self.text_projection.dtype
+
     def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
         """Images (B, 3, size, size), preprocessed, any floating dtype -> features (B, D) in the weights' dtype.
 
@@ -66,7 +71,7 @@ class Clip(TextTower):
             raise ConfigError(
                 f"encode_image got {images.dtype}; allowed: a floating dtype, normalised by the model's transform."
             )
-        features: Tensor = self.visual(images.to(self.visual.conv1.weight.dtype))
+        features: Tensor = self.visual(images.to(self.dtype))
         return F.normalize(features, dim=-1) if normalize else features
 
     def encode_text(self, tokens: Tensor, normalize: bool = False) -> Tensor:

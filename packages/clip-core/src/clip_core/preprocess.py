@@ -7,11 +7,12 @@ transform is built, not with the package.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from clip_core.config import PreprocessConfig
-from clip_core.errors import ConfigError
+from clip_core.errors import ConfigError, ImageError
 from clip_core.schema import Schema
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["AugmentConfig", "Transform", "build_transform"]
+
+# Of an image after resizing and before cropping; Pillow's own limit for decoding is of this order.
+_MOST_PIXELS = 100_000_000
 
 Transform = Callable[["Image"], "Tensor"]
 
@@ -49,13 +53,16 @@ def build_transform(
 
     Raises:
         ConfigError: `augment` was given for an evaluation transform.
+
+    The transform itself raises `ImageError` for a picture so long and thin that resizing it would fill the memory.
+    Palette and one-bit pictures are expanded before they are resized, where Pillow would take the nearest pixel.
     """
     from torchvision import transforms
 
     if augment is not None and not train:
         raise ConfigError(f"build_transform got augment={augment!r} with train=False; pass train=True or no augment.")
     interpolation = transforms.InterpolationMode(config.interpolation)
-    steps: list[Any] = [_expand_palette]
+    steps: list[Any] = [functools.partial(_refuse_sliver, config.size), _expand_palette]
     if train:
         augment = augment or AugmentConfig()
         steps.append(
@@ -71,6 +78,17 @@ def build_transform(
     steps += [_to_rgb, transforms.ToTensor(), transforms.Normalize(mean=config.mean, std=config.std)]
     composed: Transform = transforms.Compose(steps)
     return composed
+
+
+def _refuse_sliver(size: int, image: Image) -> Image:
+    # A picture of 20,000 x 2 would grow to half a billion pixels before its centre is cut out.
+    width, height = image.size
+    if not width or not height or max(width, height) / min(width, height) * size**2 > _MOST_PIXELS:
+        raise ImageError(
+            f"An image of {width} x {height} pixels is too long and thin: with its shorter side at {size} it would "
+            f"have more than {_MOST_PIXELS:,} pixels. Crop it first."
+        )
+    return image
 
 
 def _expand_palette(image: Image) -> Image:

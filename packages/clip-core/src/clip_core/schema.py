@@ -96,7 +96,7 @@ def _choose(records: list[type[Schema]], data: Mapping[str, Any], where: str) ->
     if len(records) == 1 and not records[0].kind:
         return records[0]
     kind = data.get("kind")
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ConfigError(f"{where}.kind is {kind!r}; allowed: {', '.join(map(repr, kinds))}.")
     return kinds[kind]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -56,9 +57,17 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: str | 
         for key, value in wanted.items()
         if key in tensors and tensors[key].shape != value.shape
     ]
+    mistyped = [
+        f"{key} is {tensors[key].dtype}" for key in wanted if key in tensors and not tensors[key].is_floating_point()
+    ]
     problems = [
         f"{title}: {', '.join(items[:_SHOWN])}{f' and {len(items) - _SHOWN} more' if len(items) > _SHOWN else ''}"
-        for title, items in (("shapes differ", misshapen), ("missing", missing), ("unexpected", unexpected))
+        for title, items in (
+            ("shapes differ", misshapen),
+            ("not floating point", mistyped),
+            ("missing", missing),
+            ("unexpected", unexpected),
+        )
         if items
     ]
     if problems:
@@ -83,7 +92,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # torch maps its zip files into memory; older ones it has to read.
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise CheckpointMismatch(
             f"{path} is not a file of plain tensors and was not opened further, since that could run code: "

@@ -16,7 +16,7 @@ from clip_core.errors import ConfigError
 from clip_core.model import Clip
 
 if TYPE_CHECKING:
-    from clip_core.tokenizer import ClipTokenizer
+    from clip_core.tokenizer import Tokenizer
 
 __all__ = ["Template", "build_zero_shot_classifier", "encode_texts", "fill_template"]
 
@@ -36,10 +36,10 @@ def fill_template(template: Template, classname: str) -> str:
     return template.replace("{c}", classname)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def encode_texts(
     model: Clip,
-    tokenizer: ClipTokenizer,
+    tokenizer: Tokenizer,
     texts: Sequence[str],
     *,
     batch_size: int = 256,
@@ -58,8 +58,10 @@ def encode_texts(
     """
     from tqdm import tqdm
 
-    if not texts:
-        raise ConfigError("encode_texts got no texts; give one or more.")
+    if isinstance(texts, str) or not texts:
+        raise ConfigError(f"encode_texts got {texts!r}; allowed: a list of one or more strings.")
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}; allowed: 1 or more.")
     device = device or model.logit_scale.device
     starts = tqdm(range(0, len(texts), batch_size), desc="texts", unit="batch", disable=not progress)
     batches = (tokenizer(list(texts[start : start + batch_size])).to(device) for start in starts)
@@ -68,7 +70,7 @@ def encode_texts(
 
 def build_zero_shot_classifier(
     model: Clip,
-    tokenizer: ClipTokenizer,
+    tokenizer: Tokenizer,
     classnames: Sequence[str],
     templates: Sequence[Template],
     *,
@@ -82,13 +84,11 @@ def build_zero_shot_classifier(
     `logit_scale * image_features @ weights`. Each distinct prompt is encoded once.
 
     Raises:
-        ConfigError: no classes, no templates, or a string template without "{c}".
+        ConfigError: no classes, no templates, one string instead of a list, or a template without "{c}".
     """
-    if not classnames or not templates:
-        raise ConfigError(
-            f"build_zero_shot_classifier got {len(classnames)} classes and {len(templates)} templates; "
-            "give one or more of each."
-        )
+    for title, values in (("classnames", classnames), ("templates", templates)):
+        if isinstance(values, str) or not values:
+            raise ConfigError(f"{title} is {values!r}; allowed: a list of one or more.")
     prompts = [fill_template(template, name) for name in classnames for template in templates]
     distinct = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
     features = encode_texts(model, tokenizer, list(distinct), batch_size=batch_size, device=device, progress=progress)

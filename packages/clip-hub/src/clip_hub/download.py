@@ -1,7 +1,8 @@
 """Fetching one file from the Hub into huggingface_hub's cache, and never using it unless its bytes are right.
 
-The Hub names a large file by its sha256, and the client's cache keeps that name; the client itself compares sizes
-only. A file whose hash differs is thrown away and fetched once more. What this room leaves out: what is in the file.
+The Hub names a large file by its sha256 and a small one by its git hash, and the client's cache keeps that name; the
+client itself compares sizes only. A file whose hash differs is thrown away and fetched once more. What this room leaves
+out: what is in the file.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from clip_core.errors import ClipError
 __all__ = ["DownloadError", "fetch"]
 
 _log = logging.getLogger(__name__)
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_HASH = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 
 
 class DownloadError(ClipError):
@@ -55,19 +56,19 @@ def fetch(
             continue
         except Exception as error:
             raise _explained(error, repo, name, revision) from error
-        if _intact(path):
+        if _intact(path, repo, name, revision, token):
             return path
-        _log.warning("%s of %s is damaged in the cache (its sha256 differs); fetching it again", name, repo)
+        _log.warning("%s of %s is damaged in the cache (its hash differs); fetching it again", name, repo)
         _discard(path)
         try:
             path = _download(repo, name, revision, cache_dir, token)
         except Exception as error:
             raise _explained(error, repo, name, revision) from error
-        if _intact(path):
+        if _intact(path, repo, name, revision, token):
             return path
         _discard(path)
         raise DownloadError(
-            f"{name} of {repo} at {revision} arrived with a wrong sha256 twice and was thrown away. "
+            f"{name} of {repo} at {revision} arrived with a wrong hash twice and was thrown away. "
             "A proxy or a mirror (HF_ENDPOINT) may be changing it; try another one."
         )
     raise DownloadError(f"{repo} at {revision} has none of {', '.join(files)}. Look at what the repository holds.")
@@ -90,13 +91,33 @@ def _cached(repo: str, name: str, revision: str, cache_dir: str | os.PathLike[st
     return Path(found) if isinstance(found, str) else None
 
 
-def _intact(path: Path) -> bool:
-    """Whether the bytes have the sha256 that the cache's name promises; True where it promises none."""
+def _intact(path: Path, repo: str, name: str, revision: str, token: str | bool | None) -> bool:
+    """Whether the bytes are those that the Hub promised under this name."""
     promised = path.resolve().name
-    if not _SHA256.fullmatch(promised):
+    if not _HASH.fullmatch(promised):
+        # A cache on a file system without links does not keep the hash as a name; then the Hub has to be asked.
+        promised = _ask_hash(repo, name, revision, token)
+    if not _HASH.fullmatch(promised):
+        _log.warning("%s of %s cannot be checked: its hash is not in the cache and the Hub was not asked", name, repo)
         return True
+    # Large files are named by the sha256 of their bytes, small ones by their hash as a git object.
+    digest = hashlib.sha256() if len(promised) == 64 else hashlib.sha1(usedforsecurity=False)
+    if digest.name == "sha1":
+        digest.update(b"blob %d\0" % path.stat().st_size)
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == promised
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest() == promised
+
+
+def _ask_hash(repo: str, name: str, revision: str, token: str | bool | None) -> str:
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    try:
+        found = get_hf_file_metadata(hf_hub_url(repo, name, revision=revision), token=token).etag
+    except Exception:
+        return ""  # offline, or a Hub that does not answer: the caller says that nothing was checked
+    return found or ""
 
 
 def _discard(path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import clip_core
-from clip_core import Bundle, Clip, UnknownModel
+from clip_core import Bundle, Clip, ConfigError, UnknownModel, list_models
 from clip_core.bundle import Precision, build
 from clip_core.device import resolve_device
 from clip_core.preprocess import AugmentConfig, Transform, build_transform
@@ -60,7 +60,7 @@ def create_model(
     if config != clip_core.get_config(name):
         _log.info("%s: %s brings its own activation (%s) or preprocessing", name, row.tag, row.activation)
     if resolve_device(device, meta=True).type == "meta":
-        return build(config, device=device)
+        return build(config, precision=precision, device=device)
     path = fetch(row.repo, row.files, revision=row.revision, cache_dir=cache_dir, token=token)
     return build(config, path, precision=precision, device=device)
 
@@ -116,6 +116,8 @@ def load(
     if Path(text).is_dir():
         return clip_core.load(text, precision=precision, device=device)
     model, colon, tag = text.partition(":")
+    if model not in list_models() and (os.sep in text or text.startswith(".")):
+        raise ConfigError(f"There is no bundle folder {text!r}; give the path of one, or a name as model:tag.")
     if not colon or not tag:
         clip_core.get_config(model)
         raise UnknownModel(

@@ -27,7 +27,7 @@ def clip_loss(
             model's output can be passed as it is.
 
     Returns:
-        Scalar in the features' dtype, in nats.
+        Scalar in nats, float32 (float64 for float64 features), also under autocast.
 
     Raises:
         ConfigError: the two sides differ in shape, or hold no pair.
@@ -37,8 +37,11 @@ def clip_loss(
             f"clip_loss got image features {tuple(image_features.shape)} and text features "
             f"{tuple(text_features.shape)}; allowed: two of one shape (pairs, features), one pair or more."
         )
-    logits = logit_scale * image_features @ text_features.T
-    if logit_bias is not None:
-        logits = logits + logit_bias
-    partner = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)) / 2
+    # Differences of logits around 100 are lost in bfloat16, so autocast has no say here.
+    with torch.autocast(image_features.device.type, enabled=False):
+        dtype = torch.promote_types(image_features.dtype, torch.float32)
+        logits = logit_scale.to(dtype) * image_features.to(dtype) @ text_features.to(dtype).T
+        if logit_bias is not None:
+            logits = logits + logit_bias.to(dtype)
+        partner = torch.arange(len(logits), device=logits.device)
+        return (F.cross_entropy(logits, partner) + F.cross_entropy(logits.T, partner)) / 2

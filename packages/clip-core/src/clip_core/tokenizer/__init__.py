@@ -6,6 +6,7 @@ does with the ids is the text tower's affair.
 
 from __future__ import annotations
 
-from clip_core.tokenizer.bpe import ClipTokenizer, TokenBatch
+from clip_core.tokenizer.bpe import ClipTokenizer
+from clip_core.tokenizer.interface import TokenBatch, Tokenizer
 
-__all__ = ["ClipTokenizer", "TokenBatch"]
+__all__ = ["ClipTokenizer", "TokenBatch", "Tokenizer"]

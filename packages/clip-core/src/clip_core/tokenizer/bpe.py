@@ -16,7 +16,6 @@ import operator
 import reprlib
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,33 +23,16 @@ from torch import Tensor
 
 from clip_core.errors import ConfigError, TokenTooLong
 from clip_core.tokenizer.cleaning import clean
+from clip_core.tokenizer.interface import TokenBatch
 from clip_core.tokenizer.vocabulary import END_OF_TEXT, END_OF_WORD, START_OF_TEXT, load_vocabulary
 
-__all__ = ["ClipTokenizer", "TokenBatch"]
+__all__ = ["ClipTokenizer"]
 
 _PATTERN = START_OF_TEXT + "|" + END_OF_TEXT + r"|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 _BLOCK = 1024  # texts of a step: their rows stay in the processor's cache, and memory stays flat
 _CACHE_SIZE = 1 << 17  # chunks: at most about 30 MB, and more than a caption data set's frequent ones
 _CACHE_LENGTH = 64  # characters of a chunk: longer ones rarely recur
-
-
-class TokenBatch(NamedTuple):
-    """Token ids and how long each text really was.
-
-    Attributes:
-        tokens: int64 (B, context_length): start of text, the ids, end of text, then zeros; cut to the context, where
-            the last id is end of text.
-        lengths: int64 (B,): the number of tokens each text has uncut, start and end of text included; 2 if it is empty.
-    """
-
-    tokens: Tensor
-    lengths: Tensor
-
-    @property
-    def truncated(self) -> int:
-        """How many of the texts did not fit the context."""
-        return int((self.lengths > self.tokens.shape[1]).sum())
 
 
 class ClipTokenizer:
