@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from clip_core.errors import DataError
 from clip_eval.metrics import classify, score_classification, score_retrieval, wilson
 from clip_eval.metrics.ranking import Ranks, rank_rows, similarities
 
@@ -157,6 +158,26 @@ def test_an_unseen_class_has_no_recall() -> None:
 def test_retrieval_refuses_an_image_without_caption() -> None:
     with pytest.raises(ValueError, match="every image needs a caption"):
         score_retrieval(torch.eye(3), torch.eye(3), torch.tensor([0, 1, 1]))
+
+
+def test_scores_that_are_not_numbers_are_refused() -> None:
+    features, labels = torch.eye(5), torch.arange(5)
+    # One NaN anywhere is enough: in a right answer as in a wrong one.
+    for row, column in ((0, 0), (3, 1)):
+        scores = features.clone()
+        scores[row, column] = torch.nan
+        with pytest.raises(DataError, match="1 of 5 queries have a score that is NaN"):
+            score_classification(scores, labels)
+    broken = features.clone()
+    broken[2] = torch.nan
+    for call in (
+        lambda: classify(broken, features, labels),
+        lambda: classify(features, broken.T, labels, chunk=2),
+        lambda: score_retrieval(broken, features, labels),
+        lambda: score_retrieval(features, broken, labels),
+    ):
+        with pytest.raises(DataError, match="is NaN"):
+            call()
 
 
 def test_wilson_equals_scipy() -> None:

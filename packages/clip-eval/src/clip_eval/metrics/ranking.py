@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clip_core.errors import DataError
+
 __all__ = ["Hits", "Ranks", "rank_rows", "similarities"]
 
 
@@ -74,7 +76,13 @@ class Ranks:
 
 
 def rank_rows(scores: Tensor, rows: Tensor, columns: Tensor) -> Ranks:
-    """Ranks from scores (Q, G); the pairs `rows[i]`, `columns[i]` are the right answers, every row has at least one."""
+    """Ranks from scores (Q, G); the pairs `rows[i]`, `columns[i]` are the right answers, every row has at least one.
+
+    Raises `DataError` for a score that is NaN: no comparison with it holds, so it would look like a perfect rank.
+    """
+    bad = int(scores.isnan().any(dim=1).sum())
+    if bad:
+        raise DataError(f"{bad} of {len(scores)} queries have a score that is NaN. Check the features and the weights.")
     right_scores = scores[rows, columns]
     best = torch.full((len(scores),), -torch.inf, dtype=scores.dtype)
     best = best.scatter_reduce(0, rows, right_scores, "amax")
