@@ -15,6 +15,7 @@ from torch import Tensor
 __all__ = ["Metric", "median", "proportion", "stratified_mean", "wilson"]
 
 _Z = 1.959963984540054  # the 97.5 % point of the normal distribution
+_LEAST_FOR_MEDIAN = 6  # 1 - 2 / 2**n is 0.95 or more from here on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +29,7 @@ class Metric:
     low: float
     high: float
     interval: str
-    """How `low` and `high` were made; both are 95 % limits."""
+    """How `low` and `high` were made; both are 95 % limits, unless it says that there were too few queries."""
     optimistic: float | None = None
     """The value if every tie were broken in the model's favour."""
     pessimistic: float | None = None
@@ -58,13 +59,9 @@ def proportion(hits: Tensor, optimistic: Tensor, pessimistic: Tensor, clusters: 
     hits = hits.double()
     n, value = len(hits), min(1.0, max(0.0, float(hits.mean())))
     effective, label = float(n), "Wilson"
-    if clusters is not None:
-        groups, index = torch.unique(clusters, return_inverse=True)
-        if len(groups) < n:
-            sums = torch.zeros(len(groups), dtype=torch.float64).index_add_(0, index, hits - value)
-            spread = len(groups) / max(1, len(groups) - 1) * float((sums**2).sum()) / n**2
-            effective = min(float(n), value * (1 - value) / spread) if spread > 0 else float(len(groups))
-            label = f"Wilson, queries clustered by image (effective N {effective:.0f})"
+    if clusters is not None and len(clusters.unique()) < n:
+        effective = _effective(hits, clusters)
+        label = f"Wilson, queries clustered by image (effective N {effective:.0f})"
     low, high = wilson(value, effective)
     return Metric(
         value=value,
@@ -75,6 +72,15 @@ def proportion(hits: Tensor, optimistic: Tensor, pessimistic: Tensor, clusters: 
         optimistic=float(optimistic.double().mean()),
         pessimistic=float(pessimistic.double().mean()),
     )
+
+
+def _effective(hits: Tensor, clusters: Tensor) -> float:
+    """How many independent queries would give the variance of the mean of `hits` that its clusters give."""
+    groups, index = torch.unique(clusters, return_inverse=True)
+    n, value = len(hits), min(1.0, max(0.0, float(hits.mean())))
+    sums = torch.zeros(len(groups), dtype=torch.float64).index_add_(0, index, hits - value)
+    spread = len(groups) / max(1, len(groups) - 1) * float((sums**2).sum()) / n**2
+    return min(float(n), value * (1 - value) / spread) if spread > 0 else float(len(groups))
 
 
 def stratified_mean(values: Tensor, counts: Tensor, optimistic: Tensor, pessimistic: Tensor) -> Metric:
@@ -98,18 +104,30 @@ def stratified_mean(values: Tensor, counts: Tensor, optimistic: Tensor, pessimis
     )
 
 
-def median(ranks: Tensor, optimistic: Tensor, pessimistic: Tensor) -> Metric:
-    """The median of `ranks` (N,), with the order statistics whose places the binomial distribution gives."""
+def median(ranks: Tensor, optimistic: Tensor, pessimistic: Tensor, clusters: Tensor | None = None) -> Metric:
+    """The median of `ranks` (N,), between the order statistics whose places the binomial distribution gives.
+
+    clusters: as for `proportion`; the places are those of the share of queries up to the median, whose variance is
+    measured between the images. Below six queries not even the smallest and the largest make a 95 % interval; they
+    are given all the same, and `interval` says so.
+    """
     ordered = ranks.double().sort().values
     n = len(ordered)
-    half = _Z * math.sqrt(n) / 2
-    low, high = max(0, math.floor(n / 2 - half)), min(n - 1, math.ceil(n / 2 + half))
+    value, effective, label = float(ordered.quantile(0.5)), float(n), "order statistics"
+    if clusters is not None and len(clusters.unique()) < n:
+        effective = _effective((ranks.double() <= value).double(), clusters)
+        label = f"order statistics, queries clustered by image (effective N {effective:.0f})"
+    if effective < _LEAST_FOR_MEDIAN:
+        label = f"smallest and largest: {effective:.0f} queries are too few for 95 %"
+    half = _Z * n / (2 * math.sqrt(effective))
+    # floor(n/2 - half) and its mirror image count from 1, the places in `ordered` from 0.
+    low = max(0, math.floor(n / 2 - half) - 1)
     return Metric(
-        value=float(ordered.quantile(0.5)),
+        value=value,
         n=n,
         low=float(ordered[low]),
-        high=float(ordered[high]),
-        interval="order statistics",
+        high=float(ordered[n - 1 - low]),
+        interval=label,
         optimistic=float(optimistic.double().quantile(0.5)),
         pessimistic=float(pessimistic.double().quantile(0.5)),
     )

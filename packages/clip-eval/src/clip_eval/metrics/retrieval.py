@@ -85,5 +85,5 @@ def _metrics(prefix: str, ranks: Ranks, ks: Sequence[int], clusters: Tensor | No
         hits = ranks.hits(k)
         metrics[f"{prefix}_recall@{k}"] = proportion(hits.expected, hits.optimistic, hits.pessimistic, clusters)
     positions = ranks.positions()
-    metrics[f"{prefix}_median_rank"] = median(positions.expected, positions.optimistic, positions.pessimistic)
+    metrics[f"{prefix}_median_rank"] = median(positions.expected, positions.optimistic, positions.pessimistic, clusters)
     return metrics
