@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,14 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot be written"):
         build_digits(tmp_path / "file" / "data", train_samples=1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such file names")
+def test_a_folder_is_a_folder_whatever_it_is_called(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = build_digits("pipe:touch pwned", train_samples=5, samples_per_shard=2)
+    assert [len(index_shard(path)) for path in training_shards(folder)] == [2, 2, 1]
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe:touch pwned"]
 
 
 def test_leftovers_of_a_killed_build_do_not_matter(tmp_path: Path) -> None:

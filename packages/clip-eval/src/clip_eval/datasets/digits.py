@@ -13,6 +13,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -218,9 +219,14 @@ def _write_shards(folder: Path, pattern: str, members: Iterable[_Members], maxco
     """Writes shards whose bytes depend on the members only; returns their number."""
     import webdataset
 
-    path = str(folder).replace("%", "%%") + "/" + pattern
-    settings = {"user": "clip", "group": "clip", "mtime": 0, "encoder": False}
-    with webdataset.ShardWriter(path, maxcount=maxcount, verbose=0, **settings) as writer:
-        for member in members:
-            writer.write(member)
-        return int(writer.shard)
+    shards = 0
+    for _, group in groupby(enumerate(members), key=lambda numbered: numbered[0] // maxcount):
+        # webdataset takes a path for a URL, and "pipe:" runs a shell: it gets the open file instead.
+        with (
+            (folder / (pattern % shards)).open("wb") as file,
+            webdataset.TarWriter(file, user="clip", group="clip", mtime=0, encoder=False) as writer,
+        ):
+            for _, member in group:
+                writer.write(member)
+        shards += 1
+    return shards
