@@ -34,6 +34,11 @@ def test_index_equals_what_webdataset_reads(tmp_path: Path) -> None:
         ("a/" + "long" * 60 + ".txt", b"long"),
         ("./s3.cls", b"3"),
         (".hidden", b"no key"),
+        ("__meta.txt__", b"skipped"),
+        ("__meta__/a.txt", b"skipped"),
+        ("__sample.txt", b"kept"),
+        ("__meta__.txt", b"kept"),
+        ("folder/__meta__/a.txt", b"kept"),
     ]
     path = write_tar(tmp_path / "00.tar", members)
     found = {s.key: {extension: read_member(s, extension) for extension in s.members} for s in index_shard(path)}
@@ -122,10 +127,21 @@ def test_classification_folder(make_classification) -> None:
 
 
 def test_retrieval_folder_splits_captions_at_line_feeds_only(make_retrieval) -> None:
-    folder = make_retrieval(["one\u2028line\ntwo\\nwords\n", "next\x85line", "a\x0bb\x0cc\n\nd"])
+    folder = make_retrieval(["one\u2028line\ntwo\\nwords\n", "next\x85line", "a\x0bb\x0cc\nd"])
     data = open_dataset(folder)
     assert data.kind == "retrieval"
-    assert data.captions == (("one\u2028line", "two\\nwords"), ("next\x85line",), ("a\x0bb\x0cc", "", "d"))
+    assert data.captions == (("one\u2028line", "two\\nwords"), ("next\x85line",), ("a\x0bb\x0cc", "d"))
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\n\n\n", "\r\n\r\n"])
+def test_line_ends_at_the_end_make_no_caption(make_retrieval, end: str) -> None:
+    assert open_dataset(make_retrieval([f"a cat\na dog{end}"])).captions == (("a cat", "a dog"),)
+
+
+@pytest.mark.parametrize(("text", "line"), [("a dog\n \nb", 2), ("\na dog", 1), ("a\n\n\nb\n", 2), ("a\n \n", 2)])
+def test_a_blank_caption_is_an_error(make_retrieval, text: str, line: int) -> None:
+    with pytest.raises(DataError, match=rf"s0000001\.txt: the caption in line {line} of \d is blank"):
+        open_dataset(make_retrieval(["fine", text]))
 
 
 def test_the_peers_many_shards_are_read_in_their_order(make_classification, tmp_path: Path) -> None:

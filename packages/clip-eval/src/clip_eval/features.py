@@ -22,7 +22,7 @@ from clip_core import Bundle
 from clip_core.errors import ConfigError, DataError, ImageError
 from clip_core.images import open_image
 from clip_core.zero_shot import encode_texts as encode_unchecked
-from clip_eval.wds import Sample, read_image_bytes
+from clip_eval.wds import Sample, image_name, read_image_bytes
 
 __all__ = ["Excluded", "ImageFeatures", "check_finite", "count_truncated", "encode_images", "encode_texts"]
 
@@ -83,8 +83,7 @@ def encode_images(
             good: list[tuple[int, Tensor]] = []
             for index, item in enumerate(loaded, first):
                 if isinstance(item, ImageError):
-                    _, name = read_image_bytes(samples[index])
-                    excluded.append(Excluded(index, name, str(item)))
+                    excluded.append(Excluded(index, image_name(samples[index]), str(item)))
                     _log.warning("left out: %s", item)
                 else:
                     good.append((index, item))

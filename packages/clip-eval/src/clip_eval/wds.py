@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from os import PathLike
 from pathlib import Path
 from typing import Literal
@@ -25,6 +24,7 @@ __all__ = [
     "WdsDataset",
     "check_class_names",
     "image_extension",
+    "image_name",
     "index_shard",
     "open_dataset",
     "read_image_bytes",
@@ -36,6 +36,8 @@ IMAGE_EXTENSIONS: tuple[str, ...] = ("jpg", "png", "jpeg", "webp")
 # webdataset's rule: the key is the path up to the first dot of the basename, the extension is everything after it.
 # A basename that begins with a dot (".DS_Store") has no key and belongs to no sample.
 _KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
+# Its rule for data about the shard instead of a sample: "__meta__", "__meta__/a.txt", not "__a.txt".
+_META = re.compile(r"__[^/]*__(?:$|/)")
 _BLOCK = 512
 
 
@@ -67,7 +69,7 @@ def index_shard(path: str | PathLike[str]) -> list[Sample]:
                 if not member.isreg() or member.issparse():
                     continue
                 match = _KEY_AND_EXTENSION.fullmatch(member.name)
-                if match is None or ("/" not in member.name and member.name.startswith("__")):
+                if match is None or _META.match(member.name):
                     continue
                 key, extension = match[1], match[2].lower()
                 members = found.setdefault(key, {})
@@ -133,10 +135,14 @@ def image_extension(sample: Sample) -> str:
     )
 
 
+def image_name(sample: Sample) -> str:
+    """A name for messages, `shard.tar:key.png`."""
+    return f"{sample.shard}:{sample.key}.{image_extension(sample)}"
+
+
 def read_image_bytes(sample: Sample) -> tuple[bytes, str]:
-    """The still encoded image and a name for messages, `shard.tar:key.png`."""
-    extension = image_extension(sample)
-    return read_member(sample, extension), f"{sample.shard}:{sample.key}.{extension}"
+    """The still encoded image and its name for messages."""
+    return read_member(sample, image_extension(sample)), image_name(sample)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,13 +187,11 @@ def open_dataset(
         image_extension(sample)
     name = root.resolve().name
     if kind == "retrieval":
-        captions = tuple(_parse_captions(s, data) for s, data in zip(samples, _read_all(samples, "txt"), strict=True))
+        captions = tuple(_parse_captions(sample) for sample in samples)
         return WdsDataset(name=name, folder=root, split=split, kind=kind, samples=samples, captions=captions)
     classnames = tuple(line.strip() for line in _read_lines(root / "classnames.txt"))
     check_class_names(classnames, str(root / "classnames.txt"), allow_duplicates=allow_duplicate_classnames)
-    labels = tuple(
-        _parse_label(s, data, len(classnames)) for s, data in zip(samples, _read_all(samples, "cls"), strict=True)
-    )
+    labels = tuple(_parse_label(sample, len(classnames)) for sample in samples)
     return WdsDataset(
         name=name,
         folder=root,
@@ -277,22 +281,8 @@ def _read_templates(path: Path) -> tuple[str, ...]:
     return templates
 
 
-def _read_all(samples: Iterable[Sample], extension: str) -> list[bytes]:
-    """One member of every sample; each shard is opened once."""
-    data = []
-    for shard, group in groupby(samples, key=lambda sample: sample.shard):
-        with open(shard, "rb") as file:
-            for sample in group:
-                if extension not in sample.members:
-                    read_member(sample, extension)  # raises, with the members that are there
-                offset, size = sample.members[extension]
-                file.seek(offset)
-                data.append(file.read(size))
-    return data
-
-
-def _parse_label(sample: Sample, data: bytes, classes: int) -> int:
-    text = data.decode("ascii", errors="replace").strip()
+def _parse_label(sample: Sample, classes: int) -> int:
+    text = read_member(sample, "cls").decode("ascii", errors="replace").strip()
     if not (text.isascii() and text.isdigit()):
         raise DataError(f"{sample.shard}: {sample.key}.cls must hold one whole number, the label, not {text!r}.")
     label = int(text)
@@ -304,17 +294,26 @@ def _parse_label(sample: Sample, data: bytes, classes: int) -> int:
     return label
 
 
-def _parse_captions(sample: Sample, data: bytes) -> tuple[str, ...]:
+def _parse_captions(sample: Sample) -> tuple[str, ...]:
     """Captions are joined by a line feed and by nothing else: U+2028 and its like stand inside captions.
+
+    Line ends after the last caption begin no other one. A blank line before it is an error: as a caption it would be
+    a query that no image answers.
 
     The layout writes a line break inside a caption as backslash and n and its readers keep these two characters, so
     published numbers include them; they are kept here too.
     """
     try:
-        text = data.decode("utf-8")
+        text = read_member(sample, "txt").decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{sample.shard}: {sample.key}.txt is not UTF-8 ({error}).") from error
-    captions = tuple(text.removesuffix("\n").split("\n"))
     if not text.strip():
         raise DataError(f"{sample.shard}: the sample {sample.key!r} has no caption; {sample.key}.txt is blank.")
+    captions = tuple(text.rstrip("\r\n").split("\n"))
+    for number, caption in enumerate(captions, 1):
+        if not caption.strip():
+            raise DataError(
+                f"{sample.shard}: {sample.key}.txt: the caption in line {number} of {len(captions)} is blank. Every "
+                "line is a caption; remove the blank ones and write the shard again."
+            )
     return captions
