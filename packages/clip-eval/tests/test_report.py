@@ -248,12 +248,26 @@ def test_a_missing_run_folder(tmp_path: Path) -> None:
         read_training(tmp_path / "half")
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (3.1, 4.9), (0.0123, 0.0127), (1, 100_000), (2, 2), (-3, 7)])
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        *((0, 1), (3.1, 4.9), (0.0123, 0.0127), (1, 100_000), (2, 2), (-3, 7)),
+        *((1e-12, 3e-12), (0, 5e-324), (0, 3e-200), (1, 1 + 2e-16), (2, 2.0000001), (1e20, 1e20), (-1e20, -1e20)),
+    ],
+)
 def test_ticks_enclose_and_are_round(low: float, high: float) -> None:
     ticks = nice_ticks(low, high)
     assert ticks[0] <= low
     assert ticks[-1] >= high
     assert 3 <= len(ticks) <= 9
-    steps = {round(b - a, 9) for a, b in itertools.pairwise(ticks)}
+    steps = {f"{b - a:.6e}" for a, b in itertools.pairwise(ticks)}
     assert len(steps) == 1
-    assert f"{steps.pop():e}"[0] in "125"
+    assert steps.pop()[0] in "125"
+
+
+def test_tiny_losses_have_a_curve(tmp_path: Path) -> None:
+    curve = loss_curve(read_training(write_run(tmp_path / "run", [step(1, 1e-12), step(2, 3e-12)])))
+    (line,) = curve.lines
+    (_, first), (_, second) = (tuple(map(float, pair.split(","))) for pair in line.split())
+    assert 0 <= second < first <= 100
+    assert {"1e-12", "3e-12"} <= {tick.label for tick in curve.y_ticks}

@@ -131,10 +131,12 @@ def _runs(rows: list[tuple[float, float, float, float] | None]) -> list[list[tup
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """About `count` round values that enclose [low, high]: multiples of 1, 2 or 5 times a power of ten."""
-    if high <= low:
-        high = low + 1
+    # A range that floating point can hardly tell from a point has no room for ticks between its ends.
+    if high - low <= max(1e-300, 1e-9 * max(abs(low), abs(high))):
+        high = low + max(1.0, abs(low))
     rough = (high - low) / count
-    power = 10 ** math.floor(math.log10(rough))
+    exponent = math.floor(math.log10(rough))
+    power = 10**exponent
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
     start, stop = math.floor(low / step), math.ceil(high / step)
-    return [round(place * step, 10) for place in range(start, stop + 1)]
+    return [round(place * step, max(0, -exponent)) for place in range(start, stop + 1)]
