@@ -101,7 +101,7 @@ def test_mistakes_give_one_line_and_exit_code_2(
 def test_cuda_without_cuda(model: Path, digits: Path, tmp_path: Path, capsys) -> None:
     arguments = ["run", str(digits / "digits"), "--model", str(model), "--output", str(tmp_path)]
     assert main([*arguments, "--device", "cuda"]) == 2
-    assert "no usable CUDA device" in capsys.readouterr().err
+    assert "device is 'cuda', but torch sees 0 CUDA devices here" in capsys.readouterr().err
 
 
 def test_two_sets_of_one_name(model: Path, digits: Path, tmp_path: Path, capsys) -> None:
