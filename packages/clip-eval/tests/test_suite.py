@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,42 @@ def test_a_second_save_replaces_the_first(bundle, make_classification, tmp_path:
     record = evaluate(bundle, open_dataset(make_classification()))
     first, second = record.save(tmp_path / "out"), record.save(tmp_path / "out")
     assert first == second
+    assert len(read_records(tmp_path / "out")) == 1
+
+
+def test_whatever_changes_the_result_gives_another_record(bundle, make_classification, tmp_path: Path) -> None:
+    folder, out = make_classification(), tmp_path / "out"
+    shutil.copytree(folder / "test", folder / "train" / "deep")
+    test, train = open_dataset(folder), open_dataset(folder, "train/deep")
+    config = dataclasses.replace(bundle.config.preprocess, interpolation="bilinear")
+    other = dataclasses.replace(bundle, config=dataclasses.replace(bundle.config, preprocess=config))
+    paths = [
+        evaluate(bundle, test).save(out),
+        evaluate(bundle, train).save(out),
+        evaluate(bundle, test, templates=["{c}"]).save(out),
+        evaluate(other, test).save(out),
+    ]
+    assert len(set(paths)) == len(read_records(out)) == 4
+    bundle.model.bfloat16()
+    assert evaluate(bundle, test).save(out) not in paths
+    assert {path.name.split(".")[1] for path in out.glob("*.json")} == {"test", "train-deep"}
+
+
+def test_a_kill_leaves_no_old_record_with_new_companions(
+    bundle, make_classification, tmp_path: Path, monkeypatch
+) -> None:
+    record = evaluate(bundle, open_dataset(make_classification()))
+    path = record.save(tmp_path / "out")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clip_eval.suite.save_gallery", stop)
+    with pytest.raises(KeyboardInterrupt):
+        record.save(tmp_path / "out")
+    assert not path.exists()
+    monkeypatch.undo()
+    assert record.save(tmp_path / "out") == path
     assert len(read_records(tmp_path / "out")) == 1
 
 

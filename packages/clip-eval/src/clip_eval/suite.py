@@ -47,8 +47,16 @@ class Record:
 
     @property
     def name(self) -> str:
-        """`dataset.task.weights`: the file name of the record, without its ending."""
-        return f"{self.dataset.name}.{self.result.task}.{self.facts['model']['weights_sha256'][:12]}"
+        """`dataset.split.task.weights.settings`: the file name of the record, without its ending.
+
+        The last two are beginnings of hashes: of the weights, and of whatever else makes another result of them.
+        """
+        model, split = self.facts["model"], self.dataset.split
+        settings = [model["config_sha256"], self.facts["precision"], self.result.details.get("templates"), split]
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, allow_nan=False).encode()).hexdigest()
+        # A split may lie deeper ("test/easy"); a record has no folders.
+        place = f"{self.dataset.name}.{split.replace('/', '-')}"
+        return f"{place}.{self.result.task}.{model['weights_sha256'][:12]}.{digest[:8]}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain types, no NaN: what `save` writes."""
@@ -64,7 +72,8 @@ class Record:
     def save(self, folder: str | PathLike[str]) -> Path:
         """Writes `<name>.json`, `<name>.samples.jsonl` (one line per image) and a few small pictures for the report.
 
-        A record of the same weights on the same data set and task is replaced. Returns the path of the JSON file;
+        Replaces a record of the same weights, configuration, precision and prompts on the same data set, split and
+        task. Returns the path of the JSON file;
         raises `DataError` where the folder cannot be written.
         """
         path = Path(folder) / f"{self.name}.json"
@@ -77,11 +86,12 @@ class Record:
     def _write(self, path: Path) -> None:
         base = path.parent
         base.mkdir(parents=True, exist_ok=True)
+        # The record is the first to go and the last to come: where one stands, its companions are its own and whole.
+        path.unlink(missing_ok=True)
         with (base / f"{self.name}.samples.jsonl").open("w", encoding="utf-8") as file:
             for sample in self.result.samples:
                 file.write(json.dumps(asdict(sample), allow_nan=False) + "\n")
         save_gallery(base / f"{self.name}.images", self.dataset, self.result.samples)
-        # The record comes last and at once: where it stands, it is whole and so are its companions.
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
         partial.replace(path)
