@@ -196,6 +196,46 @@ def test_missing_companions_are_named(bundle, make_classification, tmp_path: Pat
         render_report(tmp_path / "results")
 
 
+def test_only_pictures_of_the_record_are_embedded(bundle, make_classification, tmp_path: Path, png) -> None:
+    path = evaluate(bundle, open_dataset(make_classification())).save(tmp_path / "results")
+    folder = path.with_suffix(".images")
+    picture, whole = folder / "0.png", (folder / "0.png").read_bytes()
+    (tmp_path / "priv.png").write_bytes(whole)
+
+    def refused(message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            render_report(tmp_path / "results")
+
+    picture.write_bytes(b"a secret")
+    refused(r"0\.png: not a PNG picture")
+    picture.unlink()
+    picture.mkdir()
+    refused(r"0\.png: a link or no regular file")
+    picture.rmdir()
+    picture.symlink_to(tmp_path / "priv.png")
+    refused(r"0\.png: a link or no regular file")
+    picture.unlink()
+    picture.write_bytes(whole)
+    render_report(tmp_path / "results")
+    # The results folder may be a link, the folder of the pictures may not.
+    (tmp_path / "link").symlink_to(tmp_path / "results")
+    assert Page(render_report(tmp_path / "link")).find("img")
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    refused("a link or no regular file")
+
+
+@pytest.mark.parametrize("index", ["../../priv", 1.0, True, -1, None])
+def test_an_index_is_a_whole_number(bundle, make_classification, tmp_path: Path, index: Any) -> None:
+    path = evaluate(bundle, open_dataset(make_classification())).save(tmp_path / "results")
+    samples = path.with_suffix(".samples.jsonl")
+    lines = [json.loads(line) for line in samples.read_text().splitlines()]
+    lines[0]["index"] = index
+    samples.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with pytest.raises(DataError, match=r"samples\.jsonl: .*not a whole number"):
+        render_report(tmp_path / "results")
+
+
 def test_curve_follows_the_losses(run: Path) -> None:
     curve = loss_curve(read_training(run), points=100)
     (line,) = curve.lines

@@ -27,6 +27,7 @@ __all__ = ["render_report", "write_report"]
 
 _MATRIX_CLASSES = 15
 """Up to here a confusion matrix can be read on a phone; beyond, the most frequent confusions are listed."""
+_PNG = b"\x89PNG\r\n\x1a\n"
 _HEADLINES = {
     "acc1": "Zero-shot accuracy",
     "image_retrieval_recall@1": "Text to image, R@1",
@@ -103,9 +104,7 @@ def render_report(
 def _section(path: Path, data: dict[str, Any]) -> dict[str, Any]:
     """Everything that the template says about one record."""
     samples = _read_samples(path.with_suffix(".samples.jsonl"))
-    pictures = [
-        _Picture(sample, _data_uri(path.with_suffix(".images") / f"{sample.index}.png")) for sample in choose(samples)
-    ]
+    pictures = [_Picture(sample, _data_uri(path.with_suffix(".images"), sample.index)) for sample in choose(samples)]
     about = {"description": None, "source": None, "licence": None, "notes": [], **(data["dataset"]["about"] or {})}
     details = data["details"]
     metrics = [
@@ -188,17 +187,30 @@ def _read_samples(path: Path) -> list[SampleResult]:
             for line in file:
                 data = json.loads(line)
                 answers = tuple(Answer(**answer) for answer in data.pop("answers"))
-                samples.append(SampleResult(answers=answers, truth=tuple(data.pop("truth")), **data))
+                sample = SampleResult(answers=answers, truth=tuple(data.pop("truth")), **data)
+                if type(sample.index) is not int or sample.index < 0:
+                    raise ValueError(f"index is {sample.index!r}, not a whole number from 0")
+                samples.append(sample)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path}: not the samples of a record ({error!r}). Run the evaluation again.") from error
     return samples
 
 
-def _data_uri(path: Path) -> str:
+def _data_uri(folder: Path, index: int) -> str:
+    """The picture `<index>.png` of a record, and nothing else that a results folder from elsewhere may point at."""
+    path = folder / f"{index}.png"
+    # Only the results folder itself may be reached through a link.
+    if path.resolve() != folder.parent.resolve() / folder.name / path.name or (path.exists() and not path.is_file()):
+        raise DataError(
+            f"{path}: a link or no regular file, so not a picture of this record. Run the evaluation again."
+        )
     try:
-        return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+        data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: missing picture ({error.strerror}). Run the evaluation again.") from error
+    if not data.startswith(_PNG):
+        raise DataError(f"{path}: not a PNG picture. Run the evaluation again.")
+    return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
 
 
 def _notes(sections: list[dict[str, Any]]) -> list[str]:
