@@ -179,6 +179,14 @@ def test_two_models_are_told_apart(bundle, make_classification, tmp_path: Path) 
     assert "· second" in text
 
 
+def test_two_records_of_one_model_are_told_apart(bundle, make_classification, tmp_path: Path) -> None:
+    dataset = open_dataset(make_classification())
+    paths = [evaluate(bundle, dataset, templates=prompts).save(tmp_path / "results") for prompts in (None, ["{c}"])]
+    text = Page(render_report(tmp_path / "results")).text
+    for path in paths:
+        assert f"animals (split test, settings {path.stem.split('.')[-1]})" in text
+
+
 def test_write_report(results: Path, tmp_path: Path) -> None:
     path = write_report(results, tmp_path / "new" / "report.html")
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")

@@ -86,22 +86,37 @@ def render_report(
     template = environment.from_string(files("clip_eval").joinpath("report.html").read_text(encoding="utf-8"))
     # Classification first: its sections are the ones that say what the classes are.
     found = sorted(read_records(results), key=lambda record: record[1]["task"] != "zero_shot_classification")
-    records = [_section(path, data) for path, data in found]
+    records = [_section(path, data, title) for (path, data), title in zip(found, _titles(found), strict=True)]
     log = read_training(training) if training is not None else None
     return template.render(
         title=title,
         version=__version__,
         sections=records,
         headlines=[headline for section in records for headline in section["headlines"]],
-        models=list(
-            {section["data"]["model"]["weights_sha256"]: section["data"]["model"] for section in records}.values()
-        ),
+        models=list({_identity(section["data"]): section["data"]["model"] for section in records}.values()),
         notes=_notes(records),
         training=None if log is None else _training(log),
     )
 
 
-def _section(path: Path, data: dict[str, Any]) -> dict[str, Any]:
+def _identity(data: dict[str, Any]) -> tuple[str, str]:
+    """What tells a record's model from another one."""
+    return data["model"]["weights_sha256"], data["model"]["config_sha256"]
+
+
+def _titles(found: list[tuple[Path, dict[str, Any]]]) -> list[str]:
+    """The data sets' titles; with the split and the settings where one model has several records on one data set."""
+    titles = [(data["dataset"]["about"] or {}).get("title") or data["dataset"]["name"] for _, data in found]
+    keys = [(title, data["model"]["weights_sha256"]) for title, (_, data) in zip(titles, found, strict=True)]
+    return [
+        title
+        if keys.count(key) == 1
+        else f"{title} (split {data['dataset']['split']}, settings {path.stem.rpartition('.')[2]})"
+        for title, key, (path, data) in zip(titles, keys, found, strict=True)
+    ]
+
+
+def _section(path: Path, data: dict[str, Any], title: str) -> dict[str, Any]:
     """Everything that the template says about one record."""
     samples = _read_samples(path.with_suffix(".samples.jsonl"))
     pictures = [_Picture(sample, _data_uri(path.with_suffix(".images"), sample.index)) for sample in choose(samples)]
@@ -117,13 +132,13 @@ def _section(path: Path, data: dict[str, Any]) -> dict[str, Any]:
     ]
     section = {
         "data": data,
-        "title": about.get("title") or data["dataset"]["name"],
+        "title": title,
         "about": about,
         "metrics": metrics,
         "headlines": [
             {
                 "name": label,
-                "dataset": about.get("title") or data["dataset"]["name"],
+                "dataset": title,
                 "model": data["model"]["name"],
                 "chance": _chance(name, data),
                 **data["metrics"][name],

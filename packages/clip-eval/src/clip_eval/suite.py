@@ -134,7 +134,7 @@ def evaluate(
             "model": {"name": model_name, **(facts or model_facts(bundle))},
             "dataset": _dataset_facts(dataset, images),
             "precision": {
-                "model": str(bundle.model.visual.conv1.weight.dtype).removeprefix("torch."),
+                "model": str(bundle.model.dtype).removeprefix("torch."),
                 "features": "float32",
                 "scores": "float32, summed in float64",
             },
