@@ -59,7 +59,7 @@ def proportion(hits: Tensor, optimistic: Tensor, pessimistic: Tensor, clusters: 
     hits = hits.double()
     n, value = len(hits), min(1.0, max(0.0, float(hits.mean())))
     effective, label = float(n), "Wilson"
-    if clusters is not None and len(clusters.unique()) < n:
+    if clusters is not None and len(torch.unique(clusters)) < n:
         effective = _effective(hits, clusters)
         label = f"Wilson, queries clustered by image (effective N {effective:.0f})"
     low, high = wilson(value, effective)
@@ -114,7 +114,7 @@ def median(ranks: Tensor, optimistic: Tensor, pessimistic: Tensor, clusters: Ten
     ordered = ranks.double().sort().values
     n = len(ordered)
     value, effective, label = float(ordered.quantile(0.5)), float(n), "order statistics"
-    if clusters is not None and len(clusters.unique()) < n:
+    if clusters is not None and len(torch.unique(clusters)) < n:
         effective = _effective((ranks.double() <= value).double(), clusters)
         label = f"order statistics, queries clustered by image (effective N {effective:.0f})"
     if effective < _LEAST_FOR_MEDIAN:
