@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import clip_core
 from clip_core.bundle import CONFIG_FILE, WEIGHTS_FILE
-from clip_core.errors import CheckpointMismatch, ConfigError
+from clip_core.errors import CheckpointMismatch, ConfigError, StorageError
 
 pytestmark = pytest.mark.parity
 
@@ -110,7 +110,7 @@ def test_a_save_that_fails_leaves_nothing_behind(
         raise OSError("No space left on device")
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StorageError, match=r"Cannot write the bundle .*b, about 21.4 MB: No space left on device"):
         clip_core.save(tiny, tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
 
@@ -140,6 +140,10 @@ def test_weights_that_do_not_fit_are_refused_with_names_and_shapes(tmp_path: Pat
         assert part in str(caught.value)
 
 
+def add_key(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "zzz": 1}))
+
+
 @pytest.mark.parametrize(
     ("damage", "error", "message"),
     [
@@ -148,6 +152,7 @@ def test_weights_that_do_not_fit_are_refused_with_names_and_shapes(tmp_path: Pat
         (lambda f: (f / CONFIG_FILE).unlink(), ConfigError, "is not a bundle: it has no clip_config.json"),
         (lambda f: (f / CONFIG_FILE).write_text("{"), ConfigError, "clip_config.json is not valid JSON"),
         (lambda f: (f / CONFIG_FILE).write_text('{"schema": 9}'), ConfigError, "schema 9; this clip-core reads"),
+        (lambda f: add_key(f / CONFIG_FILE), ConfigError, "clip_config.json has the unknown key 'zzz'"),
         (lambda f: (f / CONFIG_FILE).write_text("[]"), ConfigError, "clip_config.json has schema 'list'"),
     ],
 )
@@ -161,6 +166,8 @@ def test_a_damaged_bundle_names_file_and_reason(tmp_path, tiny, damage, error, m
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such folder"):
         clip_core.load(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="need clip-hub: clip_hub.load"):
+        clip_core.load("ViT-B-32:openai")
 
 
 def test_an_unknown_config_key_in_a_bundle_names_the_file(tmp_path: Path, tiny: clip_core.Bundle) -> None:
@@ -213,6 +220,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pyte
         ("notes.txt", CheckpointMismatch, "format of notes.txt; allowed: .safetensors"),
         ("list.pt", CheckpointMismatch, "list.pt holds no state dict"),
         ("text.pt", CheckpointMismatch, "text.pt"),
+        ("missing.pt", ConfigError, "There is no file or folder 'missing.pt'"),
     ],
 )
 def test_what_is_no_weights_is_refused(tmp_path, monkeypatch, pretrained, error, message) -> None:

@@ -71,6 +71,17 @@ def test_a_mistake_is_one_line_and_exit_code_2(bundle_and_image, capsys, change,
     assert message in captured.err
 
 
+def test_weights_that_give_no_numbers_are_an_error(tmp_path, tiny, photo, capsys) -> None:
+    import torch
+
+    with torch.no_grad():
+        tiny.model.text_projection.fill_(float("nan"))
+    clip_core.save(tiny, tmp_path / "b")
+    photo.save(tmp_path / "photo.png")
+    assert main(["classify", "--bundle", str(tmp_path / "b"), str(tmp_path / "photo.png"), "a", "b"]) == 2
+    assert "features that are not finite" in capsys.readouterr().err
+
+
 def test_help_is_there(capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["classify", "--help"])

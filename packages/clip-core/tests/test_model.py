@@ -157,9 +157,17 @@ def test_low_precision_weights_give_nearly_the_same_features(precision: str, tin
             assert torch.nn.functional.cosine_similarity(theirs, ours.float()).min() > 0.999
 
 
+@torch.no_grad()
+def test_no_images_and_no_texts_give_no_features(tiny: clip_core.Bundle) -> None:
+    assert tiny.model.encode_image(torch.zeros(0, 3, 32, 32)).shape == (0, 128)
+    assert tiny.model.encode_text(tiny.tokenizer([])).shape == (0, 128)
+
+
 @pytest.mark.parametrize(
     ("method", "value", "message"),
     [
+        ("encode_image", "cat.jpg", "encode_image got str; allowed: a tensor"),
+        ("encode_text", ["a cat"], "encode_text got list; allowed: a tensor of token ids"),
         ("encode_image", torch.zeros(3, 32, 32), r"shape \(3, 32, 32\); allowed: \(batch, 3, 32, 32\)"),
         ("encode_image", torch.zeros(1, 3, 64, 64), r"\(1, 3, 64, 64\)"),
         ("encode_image", torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "uint8"),

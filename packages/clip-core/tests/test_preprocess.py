@@ -67,6 +67,11 @@ def test_a_picture_that_pillow_would_resize_to_the_nearest_pixel_is_expanded_fir
     assert torch.equal(build_transform(CONFIG)(picture), expected)
 
 
+def test_what_is_no_image_is_refused_with_the_way_to_one() -> None:
+    with pytest.raises(ImageError, match="takes a PIL image, not str; clip_core.open_image opens"):
+        build_transform(CONFIG)("cat.jpg")
+
+
 @pytest.mark.parametrize("size", [(20_000, 2), (2, 20_000)])
 def test_a_picture_that_would_grow_beyond_memory_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ImageError, match=f"{size[0]} x {size[1]} pixels is too long and thin"):

@@ -41,7 +41,8 @@ def test_download_prints_where_the_verified_file_is(hub, capsys) -> None:
     ("arguments", "message"),
     [
         (["show", "ViT-B-32:opnai"], "Did you mean openai"),
-        (["show", "ViT-B-32"], "Unknown pretrained tag of ViT-B-32 ''"),
+        (["show", "ViT-B-32"], "'ViT-B-32' is no MODEL:TAG"),
+        (["show", "tiny:openai"], "No published weights of tiny are known"),
         (["list", "--filter", "zzz"], "No weights match --filter 'zzz'"),
     ],
 )

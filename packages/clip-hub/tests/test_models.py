@@ -100,6 +100,16 @@ def test_names_that_mean_nothing_are_refused(name: str, error: type[Exception], 
         clip_hub.load(name)
 
 
+def test_files_that_are_not_there_or_need_an_architecture_say_so(tmp_path: Path) -> None:
+    weights = clip_core.save(clip_core.create("tiny"), tmp_path / "b") / "model.safetensors"
+    with pytest.raises(ConfigError, match="is a file; say which architecture it is for"):
+        clip_hub.load(weights)
+    for name in ("weights.pt", "/nope", "runs/bundle"):
+        with pytest.raises(ConfigError, match=f"There is no file or folder '{name}'"):
+            clip_hub.create_model("ViT-B-32", name)
+    assert clip_hub.find("ViT-B/32", "openai").model == "ViT-B-32"
+
+
 def test_a_folder_without_a_bundle_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no clip_config.json"):
         clip_hub.load(tmp_path)

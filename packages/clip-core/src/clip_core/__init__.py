@@ -23,6 +23,7 @@ from clip_core.errors import (
     ConfigError,
     DataError,
     ImageError,
+    StorageError,
     TokenTooLong,
     UnknownModel,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "ImageError",
+    "StorageError",
     "TokenTooLong",
     "UnknownModel",
     "__version__",

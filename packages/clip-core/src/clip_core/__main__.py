@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from clip_core.__about__ import __version__
 from clip_core.command import run
 
 
@@ -15,6 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m clip_core",
         description="Use a CLIP bundle (a folder written by clip_core.save or clip-train) on this machine, offline.",
     )
+    parser.add_argument("--version", action="version", version=f"clip-core {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     classify = commands.add_parser(
         "classify",
@@ -34,6 +36,7 @@ def _classify(options: argparse.Namespace) -> None:
     import torch
 
     from clip_core.bundle import load
+    from clip_core.errors import CheckpointMismatch
     from clip_core.images import open_image
     from clip_core.zero_shot import encode_texts
 
@@ -43,6 +46,8 @@ def _classify(options: argparse.Namespace) -> None:
         pixels = bundle.preprocess(image).unsqueeze(0).to(bundle.model.logit_scale.device)
         feature = bundle.model.encode_image(pixels, normalize=True).float().cpu()
         texts = encode_texts(bundle.model, bundle.tokenizer, options.text)
+        if not (torch.isfinite(feature).all() and torch.isfinite(texts).all()):
+            raise CheckpointMismatch(f"{options.bundle} gives features that are not finite: its weights are damaged.")
         logits = bundle.model.logit_scale.exp().float().cpu() * feature @ texts.T
         if bundle.model.logit_bias is None:
             probabilities = logits.softmax(dim=-1)[0].tolist()

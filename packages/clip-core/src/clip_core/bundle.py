@@ -18,13 +18,13 @@ import torch
 
 from clip_core.config import ClipConfig
 from clip_core.device import resolve_device
-from clip_core.errors import CheckpointMismatch, ConfigError
+from clip_core.errors import CheckpointMismatch, ConfigError, StorageError
 from clip_core.model import Clip
 from clip_core.preprocess import AugmentConfig, Transform, build_transform
 from clip_core.presets import get_config
 from clip_core.schema import JSON
 from clip_core.tokenizer import ClipTokenizer, Tokenizer
-from clip_core.weights import load_weights, read_weights
+from clip_core.weights import SUFFIXES, load_weights, read_weights
 
 __all__ = [
     "CONFIG_FILE",
@@ -179,7 +179,9 @@ def save(bundle: Bundle, folder: str | os.PathLike[str], *, overwrite: bool = Fa
     Raises:
         ConfigError: the folder exists and is neither empty nor a bundle that may be replaced, or the model is on the
             meta device and has no values.
+        StorageError: it cannot be written there, or the disk is full.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if bundle.model.text_projection.is_meta:
@@ -192,12 +194,11 @@ def save(bundle: Bundle, folder: str | os.PathLike[str], *, overwrite: bool = Fa
         raise ConfigError(f"{folder} is the current folder or holds it; choose a folder inside it.")
     if held - {CONFIG_FILE, WEIGHTS_FILE}:
         raise ConfigError(f"{folder} holds more than a bundle ({min(held)} ...) and is not replaced; choose another.")
-    target.parent.mkdir(parents=True, exist_ok=True)
     # Everything is written beside the target first: a kill or a full disk never leaves half a bundle under its name.
     scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     old = scratch.with_suffix(".old")
-    scratch.mkdir()
     try:
+        scratch.mkdir(parents=True)
         content = {"schema": SCHEMA, "model": bundle.config.to_json()}
         (scratch / CONFIG_FILE).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         tensors = {key: value.detach().contiguous() for key, value in bundle.model.state_dict().items()}
@@ -205,10 +206,16 @@ def save(bundle: Bundle, folder: str | os.PathLike[str], *, overwrite: bool = Fa
         if target.is_dir():
             target.rename(old)
         scratch.rename(target)
-    except BaseException:
+    except BaseException as error:
         if old.exists():
             old.rename(target)
         shutil.rmtree(scratch, ignore_errors=True)
+        if isinstance(error, (OSError, SafetensorError)):
+            needed = sum(value.nbytes for value in bundle.model.state_dict().values())
+            raise StorageError(
+                f"Cannot write the bundle {folder}, about {needed / 1e6:.1f} MB: {error}. Nothing was left there; make "
+                "room or choose another folder."
+            ) from error
         raise
     if old.exists():
         shutil.rmtree(old)
@@ -234,7 +241,10 @@ def read_config(folder: str | os.PathLike[str]) -> ClipConfig:
     path = Path(folder) / CONFIG_FILE
     if not path.is_file():
         what = "there is no such folder" if not path.parent.exists() else f"it has no {CONFIG_FILE}"
-        raise ConfigError(f"{folder} is not a bundle: {what}. A bundle is a folder that clip_core.save wrote.")
+        advice = "A bundle is a folder that clip_core.save wrote."
+        if ":" in str(folder):
+            advice += " Published names such as ViT-B-32:openai need clip-hub: clip_hub.load."
+        raise ConfigError(f"{folder} is not a bundle: {what}. {advice}")
     try:
         content: JSON = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -245,6 +255,9 @@ def read_config(folder: str | os.PathLike[str]) -> ClipConfig:
             f"{path} has schema {found!r}; this clip-core reads schema {SCHEMA} with a key 'model'. "
             "A newer bundle needs a newer clip-core."
         )
+    strange = sorted(set(content) - {"schema", "model"})
+    if strange:
+        raise ConfigError(f"{path} has the unknown key {strange[0]!r}; allowed: schema, model.")
     try:
         return ClipConfig.from_json(content["model"])
     except ConfigError as error:
@@ -266,6 +279,8 @@ def _find_weights(name: str, config: ClipConfig, pretrained: str | os.PathLike[s
                 f"Load it as it is with clip_core.load({str(path)!r})."
             )
         return path / WEIGHTS_FILE
+    if path.suffix in SUFFIXES or len(path.parts) > 1:
+        raise ConfigError(f"There is no file or folder {str(pretrained)!r}; give the path of weights or of a bundle.")
     raise ConfigError(
         f"pretrained={str(pretrained)!r} is neither a file nor a folder. clip-core opens local weights only; for a "
         "published tag install clip-hub and call clip_hub.create_model with the same arguments."

@@ -15,6 +15,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "ImageError",
+    "StorageError",
     "TokenTooLong",
     "UnknownModel",
     "nearest",
@@ -35,8 +36,12 @@ class UnknownModel(ClipError, ValueError):
     @classmethod
     def among(cls, kind: str, name: str, known: Iterable[str], advice: str) -> UnknownModel:
         """The error for `name`, which is no `kind` ("model", "pretrained tag") among `known`."""
+        known = list(known)
         close = nearest(name, known)
-        guess = f" Did you mean {', '.join(close)}?" if close else ""
+        if close:
+            guess = f" Did you mean {', '.join(close)}?"
+        else:
+            guess = f" There are {', '.join(known[:5])}{' ...' if len(known) > 5 else ''}." if known else ""
         return cls(f"Unknown {kind} {name!r}.{guess} {advice}")
 
 
@@ -50,6 +55,10 @@ class TokenTooLong(ClipError, ValueError):
 
 class ImageError(ClipError):
     """An image cannot be opened or decoded; the message names the file and the reason."""
+
+
+class StorageError(ClipError, OSError):
+    """A file or a folder cannot be written; names it, the cause and what to do."""
 
 
 class DataError(ClipError):

@@ -62,6 +62,11 @@ class Clip(TextTower):
         With `normalize` each row has length 1. Raises `ConfigError` for another shape or an integer dtype.
         """
         size = self.visual.image_size
+        if not isinstance(images, Tensor):
+            raise ConfigError(
+                f"encode_image got {type(images).__name__}; allowed: a tensor (batch, 3, {size[0]}, {size[1]}). "
+                "The transform that comes with the model makes one from a PIL image."
+            )
         if images.ndim != 4 or images.shape[1:] != (3, *size):
             raise ConfigError(
                 f"encode_image got a tensor of shape {tuple(images.shape)}; allowed: (batch, 3, {size[0]}, {size[1]}). "
@@ -79,6 +84,11 @@ class Clip(TextTower):
 
         With `normalize` each row has length 1. Raises `ConfigError` for another shape or a floating dtype.
         """
+        if not isinstance(tokens, Tensor):
+            raise ConfigError(
+                f"encode_text got {type(tokens).__name__}; allowed: a tensor of token ids. "
+                "The tokenizer that comes with the model makes one from strings."
+            )
         if tokens.ndim != 2 or not 0 < tokens.shape[1] <= self.context_length:
             raise ConfigError(
                 f"encode_text got a tensor of shape {tuple(tokens.shape)}; allowed: (batch, up to "

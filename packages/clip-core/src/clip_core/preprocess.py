@@ -62,7 +62,7 @@ def build_transform(
     if augment is not None and not train:
         raise ConfigError(f"build_transform got augment={augment!r} with train=False; pass train=True or no augment.")
     interpolation = transforms.InterpolationMode(config.interpolation)
-    steps: list[Any] = [functools.partial(_refuse_sliver, config.size), _expand_palette]
+    steps: list[Any] = [functools.partial(_check, config.size), _expand_palette]
     if train:
         augment = augment or AugmentConfig()
         steps.append(
@@ -80,7 +80,13 @@ def build_transform(
     return composed
 
 
-def _refuse_sliver(size: int, image: Image) -> Image:
+def _check(size: int, image: Image) -> Image:
+    import PIL.Image
+
+    if not isinstance(image, PIL.Image.Image):
+        raise ImageError(
+            f"The transform takes a PIL image, not {type(image).__name__}; clip_core.open_image opens a path or bytes."
+        )
     # A picture of 20,000 x 2 would grow to half a billion pixels before its centre is cut out.
     width, height = image.size
     if not width or not height or max(width, height) / min(width, height) * size**2 > _MOST_PIXELS:

@@ -17,7 +17,10 @@ from torch import Tensor, nn
 
 from clip_core.errors import CheckpointMismatch
 
-__all__ = ["load_weights", "read_weights"]
+__all__ = ["SUFFIXES", "load_weights", "read_weights"]
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+"""Endings of the files that `read_weights` reads."""
 
 _WRAPPERS = ("state_dict", "model")
 _SHOWN = 5
@@ -34,10 +37,10 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise CheckpointMismatch(f"There is no weights file {path}.")
     if path.suffix == ".safetensors":
         tensors = _read_safetensors(path)
-    elif path.suffix in (".pt", ".pth", ".bin"):
+    elif path.suffix in SUFFIXES:
         tensors = _read_torch(path)
     else:
-        raise CheckpointMismatch(f"Cannot tell the format of {path}; allowed: .safetensors, .pt, .pth, .bin.")
+        raise CheckpointMismatch(f"Cannot tell the format of {path}; allowed: {', '.join(SUFFIXES)}.")
     if tensors and all(key.startswith("module.") for key in tensors):
         tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
     return tensors

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clip_core.command import run
-from clip_core.errors import UnknownModel
+from clip_core.errors import ConfigError, UnknownModel
+from clip_hub.__about__ import __version__
 
 if TYPE_CHECKING:
     from clip_hub.registry import Tag
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="clip-hub", description="Published CLIP weights by name: list them, look at one, fetch it into the cache."
     )
+    parser.add_argument("--version", action="version", version=f"clip-hub {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     listing = commands.add_parser("list", help="a table of the weights that can be loaded by name")
@@ -111,7 +113,9 @@ def _download(options: argparse.Namespace) -> None:
 def _named(name: str) -> Tag:
     from clip_hub.registry import find
 
-    model, _, tag = name.partition(":")
+    model, colon, tag = name.partition(":")
+    if not colon:
+        raise ConfigError(f"{name!r} is no MODEL:TAG; `clip-hub list` shows them all.")
     return find(model, tag)
 
 

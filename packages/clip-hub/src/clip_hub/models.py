@@ -16,6 +16,8 @@ from clip_core import Bundle, Clip, ConfigError, UnknownModel, list_models
 from clip_core.bundle import Precision, build
 from clip_core.device import resolve_device
 from clip_core.preprocess import AugmentConfig, Transform, build_transform
+from clip_core.presets import QUICK_GELU_SUFFIX
+from clip_core.weights import SUFFIXES
 from clip_hub.download import fetch
 from clip_hub.registry import find
 
@@ -53,7 +55,9 @@ def create_model(
     try:
         row = find(name, os.fspath(pretrained))
     except UnknownModel:
-        if Path(pretrained).exists():
+        path = Path(pretrained)
+        # What looks like a path is clip-core's affair, which also says when it is not there.
+        if path.exists() or path.suffix in SUFFIXES or len(path.parts) > 1:
             return clip_core.create_model(name, pretrained, precision=precision, device=device)
         raise
     config = row.config()
@@ -113,11 +117,14 @@ def load(
         ConfigError, CheckpointMismatch, DownloadError: as `create_model` and `clip_core.load`.
     """
     text = os.fspath(name)
-    if Path(text).is_dir():
+    if text and Path(text).is_dir():
         return clip_core.load(text, precision=precision, device=device)
     model, colon, tag = text.partition(":")
-    if model not in list_models() and (os.sep in text or text.startswith(".")):
-        raise ConfigError(f"There is no bundle folder {text!r}; give the path of one, or a name as model:tag.")
+    if model.replace("/", "-").removesuffix(QUICK_GELU_SUFFIX) not in list_models():
+        if Path(text).is_file():
+            raise ConfigError(f"{text!r} is a file; say which architecture it is for, as in 'ViT-B-32:{text}'.")
+        if os.sep in text or text.startswith("."):
+            raise ConfigError(f"There is no bundle folder {text!r}; give the path of one, or a name as model:tag.")
     if not colon or not tag:
         clip_core.get_config(model)
         raise UnknownModel(

@@ -80,11 +80,14 @@ def find(model: str, tag: str) -> Tag:
         UnknownModel: no such architecture, or no weights of it under that tag; the nearest are listed.
         CheckpointMismatch: the name asks for OpenAI's activation and the weights have the ordinary one.
     """
+    model = model.replace("/", "-")
     get_config(model)  # an unknown architecture has an error of its own
     base = model.removesuffix(QUICK_GELU_SUFFIX)
     rows = {row.tag: row for row in all_tags() if row.model == base}
     row = rows.get(tag.lower())
     if row is None:
+        if not rows:
+            raise UnknownModel(f"No published weights of {base} are known here, so also none called {tag!r}.")
         advice = f"clip_hub.list_pretrained() lists all {len(rows)} of this architecture."
         raise UnknownModel.among(f"pretrained tag of {model}", tag, rows, advice)
     if model not in row.names:

@@ -24,6 +24,9 @@ def list_models() -> list[str]:
 
 def get_config(name: str) -> ClipConfig:
     """The configuration of architecture `name`; raises `UnknownModel` with the nearest names."""
+    if not isinstance(name, str):
+        raise UnknownModel(f"The name of a model is a string, not {name!r}; clip_core.list_models() lists them all.")
+    name = name.replace("/", "-")  # OpenAI's spelling, ViT-B/32
     base = name.removesuffix(QUICK_GELU_SUFFIX)
     if base not in vit.PRESETS:
         raise UnknownModel.among("model", name, list_models(), "clip_core.list_models() lists them all.")
