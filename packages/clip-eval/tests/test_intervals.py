@@ -38,6 +38,13 @@ def test_too_few_queries_for_a_median_interval(n: int) -> None:
     assert "too few for 95 %" in found.interval
 
 
+def test_many_captions_of_few_images_are_too_few() -> None:
+    ranks = torch.arange(5).repeat_interleave(20)
+    found = median_of(ranks, torch.arange(5).repeat_interleave(20))
+    assert (found.low, found.high) == (0, 4)
+    assert "too few for 95 %" in found.interval
+
+
 def test_median_takes_bounds_from_the_ties() -> None:
     ones = torch.ones(9)
     found = median(2 * ones, ones, 3 * ones)

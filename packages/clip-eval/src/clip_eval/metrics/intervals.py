@@ -108,7 +108,7 @@ def median(ranks: Tensor, optimistic: Tensor, pessimistic: Tensor, clusters: Ten
     """The median of `ranks` (N,), between the order statistics whose places the binomial distribution gives.
 
     clusters: as for `proportion`; the places are those of the share of queries up to the median, whose variance is
-    measured between the images. Below six queries not even the smallest and the largest make a 95 % interval; they
+    measured between the images. Below six independent queries not even the smallest and the largest make a 95 % interval; they
     are given all the same, and `interval` says so.
     """
     ordered = ranks.double().sort().values
@@ -117,11 +117,11 @@ def median(ranks: Tensor, optimistic: Tensor, pessimistic: Tensor, clusters: Ten
     if clusters is not None and len(torch.unique(clusters)) < n:
         effective = _effective((ranks.double() <= value).double(), clusters)
         label = f"order statistics, queries clustered by image (effective N {effective:.0f})"
-    if effective < _LEAST_FOR_MEDIAN:
-        label = f"smallest and largest: {effective:.0f} queries are too few for 95 %"
     half = _Z * n / (2 * math.sqrt(effective))
     # floor(n/2 - half) and its mirror image count from 1, the places in `ordered` from 0.
     low = max(0, math.floor(n / 2 - half) - 1)
+    if effective < _LEAST_FOR_MEDIAN:
+        low, label = 0, f"smallest and largest: {effective:.1f} independent queries are too few for 95 %"
     return Metric(
         value=value,
         n=n,
