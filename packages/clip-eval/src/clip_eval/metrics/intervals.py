@@ -108,8 +108,8 @@ def median(ranks: Tensor, optimistic: Tensor, pessimistic: Tensor, clusters: Ten
     """The median of `ranks` (N,), between the order statistics whose places the binomial distribution gives.
 
     clusters: as for `proportion`; the places are those of the share of queries up to the median, whose variance is
-    measured between the images. Below six independent queries not even the smallest and the largest make a 95 % interval; they
-    are given all the same, and `interval` says so.
+    measured between the images. Below six independent queries not even the smallest and the largest make a 95 %
+    interval; they are given all the same, and `interval` says so.
     """
     ordered = ranks.double().sort().values
     n = len(ordered)
