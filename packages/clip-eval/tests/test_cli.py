@@ -129,3 +129,14 @@ def test_python_m_is_the_same_command() -> None:
     done = subprocess.run([sys.executable, "-m", "clip_eval"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "usage" in done.stderr
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_evaluation(tmp_path, capsys, monkeypatch) -> None:
+    from clip_eval.datasets.digits import build_digits
+
+    data = build_digits(tmp_path / "data", train_samples=1)
+    (tmp_path / "taken").write_text("a file")
+    monkeypatch.setattr("clip_hub.load", lambda *_, **__: pytest.fail("the model was loaded first"))
+    arguments = ["run", str(data / "digits"), "--model", "tiny", "--output", str(tmp_path / "taken")]
+    assert main(arguments) == 2
+    assert "taken cannot be written" in capsys.readouterr().err

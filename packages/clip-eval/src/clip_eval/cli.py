@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_core import command
-from clip_core.errors import ConfigError
+from clip_core.errors import ConfigError, StorageError
 from clip_eval.__about__ import __version__
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ def _run(arguments: argparse.Namespace) -> None:
             print(_describe(dataset))
         return
 
+    _check_writable(arguments.output)
+
     import clip_hub
     from clip_core.device import resolve_device
     from clip_eval.suite import evaluate, model_facts
@@ -149,6 +152,16 @@ def _run(arguments: argparse.Namespace) -> None:
         path = record.save(arguments.output)
         print(_table(record))
         print(f"record: {path}\n")
+
+
+def _check_writable(folder: Path) -> None:
+    """Make `folder` and see that a file can be written there, before hours of evaluation rather than after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(f"--output {folder} cannot be written ({error.strerror}); choose another folder.") from error
 
 
 def _report(arguments: argparse.Namespace) -> None:
