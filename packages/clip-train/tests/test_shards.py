@@ -19,6 +19,24 @@ def test_braces_lists_and_stars(tmp_path: Path) -> None:
     assert expand_shards(f"{tmp_path}/*.tar") == [f"{tmp_path}/a.tar", f"{tmp_path}/b.tar"]
 
 
+def test_a_backslash_belongs_to_the_path() -> None:
+    assert expand_shards(r"C:\data\train\{00000..00001}.tar") == [
+        r"C:\data\train\00000.tar",
+        r"C:\data\train\00001.tar",
+    ]
+
+
+def test_the_index_holds_no_object_per_sample(tmp_path: Path, make: Any) -> None:
+    keys = ["a", "folder/ä-long-one", "b", "zebra"]
+    path = make.shard(tmp_path / "x.tar", [{**make.pair(n), "__key__": key} for n, key in enumerate(keys)])
+    source = ShardSource(str(path))
+    assert [source.label(n) for n in range(4)] == [f"{path}:{key}" for key in keys]
+    held = [value for value in vars(source).values() if hasattr(value, "__len__") and len(value) >= len(source)]
+    assert held
+    for value in held:
+        memoryview(value)  # one piece of memory; a list or a dict is none
+
+
 @pytest.mark.parametrize(
     ("pattern", "said"),
     [

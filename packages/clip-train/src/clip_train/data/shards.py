@@ -1,6 +1,7 @@
 """Webdataset shards as numbered samples: patterns, the index of every tar, reads by offset.
 
-The index holds a few numbers per sample, not objects, so that millions fit and forked workers share them.
+The index holds a few numbers per sample and the keys in one piece, not objects: millions fit, and forked workers share
+them, because nothing in it has a reference count that reading would change.
 What this room leaves out: remote shards and `pipe:` commands, shuffling, decoding.
 """
 
@@ -21,6 +22,8 @@ __all__ = ["ShardSource", "expand_shards"]
 
 _log = logging.getLogger(__name__)
 _CAPTION = "txt"
+# tarfile's way with names that are not UTF-8.
+_UNDECODED = "surrogateescape"
 
 
 def expand_shards(pattern: str) -> list[str]:
@@ -33,7 +36,8 @@ def expand_shards(pattern: str) -> list[str]:
         if part.startswith("pipe:") or "://" in part:
             raise DataError(f"{part}: clip-train reads local files only so far. Copy the shards to a disk.")
         try:
-            expanded = list(braceexpand(part.strip()))
+            # A backslash separates folders on Windows, so it escapes nothing.
+            expanded = list(braceexpand(part.strip(), escape=False))
         except ValueError as error:
             raise DataError(f"{part!r} is not a pattern of shards: {error}.") from error
         for path in filter(None, expanded):
@@ -56,7 +60,8 @@ class ShardSource:
         """Indexes every shard. Raises `DataError` for one that is missing, damaged, or holds no usable sample."""
         self.groups: tuple[str, ...] = tuple(expand_shards(pattern))
         self.left_out: dict[str, int] = {}
-        self._keys: list[str] = []
+        # All keys behind each other, and where each one ends.
+        self._keys, self._key_end = bytearray(), array("q")
         # One number per sample each; "q" is 64 bits. The kind is a position in IMAGE_EXTENSIONS.
         self._shard, self._kind = array("q"), array("B")
         self._image, self._image_size = array("q"), array("q")
@@ -73,7 +78,8 @@ class ShardSource:
                 lacking.append(sample.key)
                 continue
             self._shard.append(number)
-            self._keys.append(sample.key)
+            self._keys += sample.key.encode("utf-8", _UNDECODED)
+            self._key_end.append(len(self._keys))
             self._kind.append(kind)
             offset, size = sample.members[IMAGE_EXTENSIONS[kind]]
             self._image.append(offset)
@@ -105,7 +111,7 @@ class ShardSource:
         extension = IMAGE_EXTENSIONS[self._kind[index]]
         sample = Sample(
             self.groups[self._shard[index]],
-            self._keys[index],
+            self._key(index),
             {
                 extension: (self._image[index], self._image_size[index]),
                 _CAPTION: (self._caption[index], self._caption_size[index]),
@@ -115,8 +121,12 @@ class ShardSource:
 
     def label(self, index: int) -> str:
         """Shard and key, "data/00000.tar:s0000012"."""
-        return f"{self.groups[self._shard[index]]}:{self._keys[index]}"
+        return f"{self.groups[self._shard[index]]}:{self._key(index)}"
 
     def group(self, index: int) -> int:
         """Number of the shard that holds sample `index`."""
         return self._shard[index]
+
+    def _key(self, index: int) -> str:
+        start = self._key_end[index - 1] if index else 0
+        return self._keys[start : self._key_end[index]].decode("utf-8", _UNDECODED)
