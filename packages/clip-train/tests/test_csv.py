@@ -33,6 +33,13 @@ def test_rows_are_samples(table: Path, make: Any) -> None:
     assert source.groups[source.group(1)] == str(table)
 
 
+def test_a_table_that_excel_wrote_is_read_like_any_other(table: Path) -> None:
+    plain = CsvSource(str(table), **COLUMNS)
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
+    source = CsvSource(str(table), **COLUMNS)
+    assert [source.read(n) for n in range(len(source))] == [plain.read(n) for n in range(len(plain))]
+
+
 def test_an_image_that_is_not_there_is_that_samples_error(table: Path) -> None:
     (table.parent / "images/1.png").unlink()
     with pytest.raises(ImageError, match=r"images/1\.png"):

@@ -24,7 +24,8 @@ class CsvSource:
         self._images: list[str] = []
         self._captions: list[str] = []
         try:
-            with open(path, encoding="utf-8", newline="") as file:
+            # Excel begins a file in UTF-8 with a mark that belongs to no column; "-sig" reads with and without it.
+            with open(path, encoding="utf-8-sig", newline="") as file:
                 rows = csv.DictReader(file, delimiter=separator)
                 columns = list(rows.fieldnames or [])
                 for column, flag in ((image_column, "--csv-img-key"), (caption_column, "--csv-caption-key")):
