@@ -30,6 +30,14 @@ def test_a_folder_that_holds_a_run_is_left_alone(make_config: Make, tmp_path: Pa
     assert {p.name: p.read_text(encoding="utf-8") for p in path.iterdir()} == {held: "kept"}
 
 
+def test_a_file_in_the_place_of_the_folder_is_called_what_it_is(make_config: Make, tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "mine").write_text("kept", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine is there already and is no folder.*--name"):
+        RunFolder.create(make_config(name="mine"))
+    assert (tmp_path / "logs" / "mine").read_text(encoding="utf-8") == "kept"
+
+
 def test_a_folder_with_other_things_may_be_used(make_config: Make, tmp_path: Path) -> None:
     path = tmp_path / "logs" / "mine"
     path.mkdir(parents=True)

@@ -52,7 +52,7 @@ class RunFolder:
     def create(cls, config: TrainConfig) -> tuple[RunFolder, TrainConfig]:
         """Make the folder and write config.json; returns the configuration with the name that was chosen.
 
-        Raises `ConfigError` when the named folder already holds a run, or cannot be made.
+        Raises `ConfigError` when the named folder already holds a run, is no folder, or cannot be made.
         """
         names = [config.run.name] if config.run.name is not None else _names(default_name(config))
         for name in names:
@@ -67,6 +67,8 @@ class RunFolder:
                     f"The run folder {folder.path} cannot be written: {error.strerror or error}."
                 ) from error
             return folder, resolved
+        if not folder.path.is_dir():
+            raise ConfigError(f"{folder.path} is there already and is no folder. Choose another --name or --logs.")
         raise ConfigError(
             f"{folder.path} already holds a run, which is never overwritten. Choose another --name, leave it out for "
             "a name with the date, or move the folder away."
