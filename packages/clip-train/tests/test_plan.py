@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import clip_core
+import clip_hub
 from clip_core.errors import CheckpointMismatch, ConfigError, DataError, UnknownModel
 from clip_train import TrainConfig
 from clip_train.plan import prepare
@@ -63,6 +64,28 @@ def test_a_bundle_of_another_model_is_refused(make_config: Make, tmp_path: Path)
     folder = clip_core.save(clip_core.create("tiny-quickgelu"), tmp_path / "start")
     with pytest.raises(CheckpointMismatch, match="quick_gelu"):
         prepare(make_config(pretrained=str(folder)))
+
+
+def test_a_tag_is_a_tag_also_where_a_folder_has_its_name(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def offline(name: str, pretrained: str) -> clip_core.Clip:
+        asked.append((name, pretrained))
+        return clip_core.create_model(name)
+
+    clip_core.save(clip_core.create("tiny"), tmp_path / "openai")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(clip_hub, "create_model", offline)
+    prepare(make_config(pretrained="openai"))
+    assert asked == [("tiny", "openai")]
+
+
+@pytest.mark.parametrize("device", ["meta", "foo"])
+def test_a_device_that_cannot_train_is_an_error(make_config: Make, device: str) -> None:
+    with pytest.raises(ConfigError, match=f"device is '{device}'; allowed: auto, cpu"):
+        prepare(make_config(device=device))
 
 
 def test_more_workers_than_cores_is_said(make_config: Make, caplog: pytest.LogCaptureFixture) -> None:

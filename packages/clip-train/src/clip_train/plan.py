@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 
 import clip_core
+import clip_hub
 from clip_core.bundle import WEIGHTS_FILE, build, read_config
 from clip_core.device import resolve_device
-from clip_core.errors import ConfigError
+from clip_core.errors import CheckpointMismatch, ConfigError
 from clip_core.preprocess import build_transform
 from clip_train.config import ModelConfig, TrainConfig
 from clip_train.data.decode import Decoder
@@ -106,15 +107,17 @@ def _build_bundle(config: ModelConfig, seed: int, device: torch.device) -> clip_
 
 
 def _create_model(name: str, pretrained: str) -> clip_core.Clip:
-    path = Path(pretrained)
-    if pretrained and path.is_dir():
-        held, asked = read_config(path), clip_core.get_config(name)
-        if dataclasses.replace(held, preprocess=asked.preprocess) == asked:
-            # A bundle trained with another mean or filter still holds this model; it keeps its preprocessing.
-            return build(held, path / WEIGHTS_FILE)
-    if not pretrained or path.exists():
-        return clip_core.create_model(name, pretrained or None)
-    import clip_hub
+    """What clip-hub makes of `pretrained`, and bundles of the same architecture with other preprocessing too.
 
-    model: clip_core.Clip = clip_hub.create_model(name, pretrained=pretrained)
-    return model
+    clip-hub refuses those, because its caller asks for the preprocessing that goes with the name. A run may go on from
+    one that was trained with another mean or filter, and keeps them.
+    """
+    try:
+        return clip_hub.create_model(name, pretrained)
+    except CheckpointMismatch:
+        if not Path(pretrained).is_dir():
+            raise
+        held, asked = read_config(pretrained), clip_core.get_config(name)
+        if held == asked or dataclasses.replace(held, preprocess=asked.preprocess) != asked:
+            raise
+    return build(held, Path(pretrained) / WEIGHTS_FILE)
