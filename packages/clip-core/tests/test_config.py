@@ -65,6 +65,11 @@ def test_what_is_not_allowed_is_refused_by_name(changes: dict[str, Any], message
         ClipConfig.from_json(changed(**changes))
 
 
+def test_text_is_no_record() -> None:
+    with pytest.raises(ConfigError, match="takes a dict as json.load gives it, not str"):
+        ClipConfig.from_json(json.dumps(TINY.to_json()))  # type: ignore[arg-type]
+
+
 def test_records_are_frozen_and_keyword_only() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         TINY.embed_dim = 3  # type: ignore[misc]

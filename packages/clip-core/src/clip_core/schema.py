@@ -55,6 +55,8 @@ class Schema:
     @classmethod
     def from_json(cls: type[S], data: Mapping[str, Any]) -> S:
         """The record that `data` states; raises `ConfigError` for unknown, missing or ill-typed keys."""
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"{cls.__name__}.from_json takes a dict as json.load gives it, not {type(data).__name__}.")
         record = from_json(cls, data, cls.__name__)
         assert isinstance(record, cls)
         return record
