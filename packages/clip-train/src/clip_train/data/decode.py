@@ -15,7 +15,7 @@ from torch import Tensor
 from clip_core import ImageError, open_image
 from clip_core.errors import DataError
 from clip_core.preprocess import Transform
-from clip_core.tokenizer import ClipTokenizer
+from clip_core.tokenizer import Tokenizer
 from clip_train.data.order import Order
 from clip_train.data.source import Source
 from clip_train.keyed import AUGMENT, mix
@@ -49,7 +49,7 @@ class Batch(NamedTuple):
 class Decoder:
     """Makes batches; holds everything that is needed for it and no state, and pickles."""
 
-    def __init__(self, source: Source, order: Order, transform: Transform, tokenizer: ClipTokenizer) -> None:
+    def __init__(self, source: Source, order: Order, transform: Transform, tokenizer: Tokenizer) -> None:
         self.source = source
         self.order = order
         self.transform = transform
