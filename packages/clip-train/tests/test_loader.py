@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +14,9 @@ import torch
 import clip_core
 from clip_core.errors import DataError
 from clip_core.preprocess import build_transform
+from clip_train.data import loader
 from clip_train.data.decode import Decoder
-from clip_train.data.loader import StepDataset, iterate_batches
+from clip_train.data.loader import StepDataset, WorkerDied, explain_dead_workers, iterate_batches
 from clip_train.data.order import Order
 from clip_train.data.shards import ShardSource
 
@@ -23,7 +29,6 @@ def decoder(pattern: str) -> Decoder:
     return Decoder(source, Order(0, len(source)), transform, clip_core.get_tokenizer("tiny"))
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_batches_do_not_depend_on_the_number_of_workers(shards: str) -> None:
     made = decoder(shards)
     alone = list(iterate_batches(made, 16, range(6), workers=0, device=CPU))
@@ -32,6 +37,68 @@ def test_batches_do_not_depend_on_the_number_of_workers(shards: str) -> None:
     for one, other in zip(alone, together, strict=True):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.tokens, other.tokens)
+
+
+def test_workers_start_beside_other_threads_without_a_warning(shards: str) -> None:
+    done = threading.Event()
+    other = threading.Thread(target=done.wait)
+    other.start()
+    try:
+        assert len(list(iterate_batches(decoder(shards), 16, range(2), workers=1, device=CPU))) == 2
+    finally:
+        done.set()
+        other.join()
+
+
+def test_spawned_workers_make_the_same_batches(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = decoder(shards)
+    (alone,) = iterate_batches(made, 16, range(1), workers=0, device=CPU)
+    monkeypatch.setattr(loader, "_start_method", lambda: "spawn")
+    (spawned,) = iterate_batches(made, 16, range(1), workers=1, device=CPU)
+    assert torch.equal(alone.images, spawned.images)
+    assert torch.equal(alone.tokens, spawned.tokens)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_on_linux_workers_are_forked_whatever_python_prefers() -> None:
+    assert loader._start_method() == "fork"
+
+
+class _Killer(Decoder):
+    def batch(self, slots: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_worker_that_is_killed_is_an_error_with_likely_causes(shards: str) -> None:
+    made = decoder(shards)
+    killer = _Killer(made.source, made.order, made.transform, made.tokenizer)
+    with pytest.raises(WorkerDied, match=r"DataLoader worker .*memory.*__main__"), explain_dead_workers():
+        list(iterate_batches(killer, 8, range(2), workers=1, device=CPU))
+
+
+def test_other_runtime_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="out of memory") as caught, explain_dead_workers():
+        raise RuntimeError("CUDA out of memory")
+    assert not isinstance(caught.value, WorkerDied)
+
+
+SCRIPT = """
+from clip_train import TrainConfig, train
+from clip_train.data import loader
+
+loader._start_method = lambda: "spawn"
+train(TrainConfig.of(model="tiny", train_data={data!r}, batch_size=8, epochs=1, workers=1, device="cpu", logs={logs!r}))
+"""
+
+
+def test_a_script_that_lacks_the_guard_is_told_so_and_makes_one_folder(shards: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT.format(data=shards, logs=str(tmp_path / "logs")), encoding="utf-8")
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "ConfigError: Training was started again by a data worker" in done.stderr
+    assert "WorkerDied: A data worker died" in done.stderr
+    assert len(list((tmp_path / "logs").iterdir())) == 1
 
 
 def test_batches_cross_from_one_pass_to_the_next_without_loss(shards: str) -> None:
@@ -55,7 +122,6 @@ def test_a_run_may_begin_at_any_step(shards: str) -> None:
     assert torch.equal(tail[0].images, whole[3].images)
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_an_error_in_a_worker_keeps_its_type_and_its_words(tmp_path: Path, make: Any) -> None:
     path = make.shard(tmp_path / "x.tar", [make.pair(n) for n in range(8)])
     made = decoder(str(path))

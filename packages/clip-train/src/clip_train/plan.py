@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def prepare(config: TrainConfig) -> Plan:
     Raises a `ClipError` for what the user can mend: a launcher with several processes, a device, a model name,
     weights or data that are not there or do not fit.
     """
+    _refuse_to_run_in_a_worker()
     _refuse_several_processes()
     device = resolve_device(config.run.device)
     clip_core.get_config(config.model.model)
@@ -79,6 +81,15 @@ def prepare(config: TrainConfig) -> Plan:
         samples_per_epoch=samples_per_epoch,
         total_steps=total_steps,
     )
+
+
+def _refuse_to_run_in_a_worker() -> None:
+    # multiprocessing sets this, and looks at it itself, while a spawned process imports the main script again.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise ConfigError(
+            "Training was started again by a data worker that imported this script. Where workers are spawned (macOS, "
+            'Windows) the call of clip_train.train belongs under `if __name__ == "__main__":`.'
+        )
 
 
 def _refuse_several_processes() -> None:

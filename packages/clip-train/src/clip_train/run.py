@@ -13,6 +13,7 @@ import torch
 
 import clip_core
 from clip_train.config import TrainConfig
+from clip_train.data.loader import explain_dead_workers
 from clip_train.guard import TrainingDiverged
 from clip_train.metrics import MetricsFile, SampleAccount
 from clip_train.plan import Plan, prepare
@@ -60,7 +61,7 @@ def train(config: TrainConfig, *, progress: bool = False) -> RunResult:
         _log.info("clip-train with torch %s on %s, %s", torch.__version__, plan.device, config.run.precision)
         state, account = Fit(), SampleAccount(plan.source)
         try:
-            with MetricsFile(folder.metrics) as metrics, _bar(plan, progress) as show:
+            with MetricsFile(folder.metrics) as metrics, _bar(plan, progress) as show, explain_dead_workers():
                 fit(plan, state, account, metrics.write, show)
             return _finish(plan, config, folder, state, account)
         except KeyboardInterrupt:

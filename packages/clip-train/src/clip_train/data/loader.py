@@ -2,12 +2,22 @@
 
 The sampler hands out step numbers and a step is a pure function of its number, so the loader carries no state and
 starts anywhere. Workers run through all epochs without a stop in between.
+
+Workers are forked on Linux, whatever this version of Python prefers (3.14: forkserver): they start in no time, share
+the index of the data, and a script needs no `if __name__ == "__main__":`. Forking a process with threads can leave a
+lock held for ever in the child; a worker takes none that another thread could have held: it runs PIL, the tokenizer
+and torch on one thread of the CPU, and touches neither the GPU nor a progress bar. Elsewhere forking is not safe or
+not there, so workers are spawned, and everything they get pickles.
+
 What this room leaves out: what is in a batch (`decode`), and logging: a batch brings its own account.
 """
 
 from __future__ import annotations
 
+import contextlib
+import re
 import signal
+import sys
 import warnings
 from collections.abc import Iterator
 
@@ -17,7 +27,21 @@ from torch.utils.data import DataLoader, Dataset
 from clip_core.errors import ClipError
 from clip_train.data.decode import Batch, Decoder
 
-__all__ = ["StepDataset", "iterate_batches"]
+__all__ = ["StepDataset", "WorkerDied", "explain_dead_workers", "iterate_batches"]
+
+
+class WorkerDied(ClipError):
+    """A process that reads data ended without a word of its own; names what it may have been."""
+
+    @classmethod
+    def of(cls, error: Exception) -> WorkerDied:
+        """The error for what torch or Python said about it."""
+        return cls(
+            f"A data worker died: {error}. Likely causes: the system killed it for lack of memory (lower --workers or "
+            "--batch-size), /dev/shm is full (in a container: more shared memory), or, where workers are spawned as on "
+            "macOS and Windows, the script that calls clip_train.train does so outside "
+            '`if __name__ == "__main__":`. With --workers 0 there are no workers.'
+        )
 
 
 class StepDataset(Dataset[Batch | ClipError]):
@@ -44,7 +68,8 @@ def iterate_batches(
 ) -> Iterator[Batch]:
     """The batches of `steps`, in order, read ahead by `workers` processes (0: read when asked for).
 
-    Batches are in pinned memory where `device` is a GPU. Raises what `Decoder.batch` raises.
+    Batches are in pinned memory where `device` is a GPU. Raises what `Decoder.batch` raises, and `WorkerDied` when a
+    worker does not even start; for one that dies later see `explain_dead_workers`.
     """
     with warnings.catch_warnings():
         # More workers than cores may be what is wanted, and --workers has open_clip's default; the log says it.
@@ -58,11 +83,37 @@ def iterate_batches(
             pin_memory=device.type == "cuda",
             prefetch_factor=4 if workers else None,
             worker_init_fn=_start_worker,
+            multiprocessing_context=_start_method() if workers else None,
         )
-    for batch in loader:
+        # Python 3.12 and later warn of forking beside threads; the top of this file says why it does no harm here.
+        warnings.filterwarnings("ignore", message="This process .* is multi-threaded", category=DeprecationWarning)
+        try:
+            batches = iter(loader)
+        except (EOFError, ConnectionError) as error:
+            # A spawned worker that ends while it is being handed the data set breaks the pipe.
+            raise WorkerDied.of(error) from error
+    for batch in batches:
         if isinstance(batch, ClipError):
             raise batch
         yield batch
+
+
+@contextlib.contextmanager
+def explain_dead_workers() -> Iterator[None]:
+    """Raises `WorkerDied` for torch's RuntimeError about a worker that was killed or has left.
+
+    Torch raises it from a signal handler, so anywhere in the loop that uses the batches: this goes around the loop.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not re.match(r"DataLoader worker \(pid", str(error)):
+            raise
+        raise WorkerDied.of(error) from error
+
+
+def _start_method() -> str:
+    return "fork" if sys.platform == "linux" else "spawn"
 
 
 def _as_is(batch: Batch | ClipError) -> Batch | ClipError:
