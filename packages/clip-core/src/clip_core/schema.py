@@ -56,7 +56,8 @@ class Schema:
     def from_json(cls: type[S], data: Mapping[str, Any]) -> S:
         """The record that `data` states; raises `ConfigError` for unknown, missing or ill-typed keys."""
         if not isinstance(data, Mapping):
-            raise ConfigError(f"{cls.__name__}.from_json takes a dict as json.load gives it, not {type(data).__name__}.")
+            kind = type(data).__name__
+            raise ConfigError(f"{cls.__name__}.from_json takes a dict as json.load gives it, not {kind}.")
         record = from_json(cls, data, cls.__name__)
         assert isinstance(record, cls)
         return record
