@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,29 @@ def test_a_run_that_diverges_leaves_its_metrics_and_no_bundle(
     assert all(line["loss"] is None and line["finite"] is False and not line["updated"] for line in records(folder))
     assert len(records(folder)) == 5
     assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["finished"] is False
+
+
+def test_finite_weights_that_give_no_numbers_are_never_written(make_config: Make, tmp_path: Path) -> None:
+    with pytest.raises(TrainingDiverged, match="features that are not finite"):
+        train(make_config(name="mine", lr=1e30, warmup=0, train_num_samples=8))
+    folder = tmp_path / "logs" / "mine"
+    assert not (folder / "bundle").exists()
+    assert json.loads((folder / "summary.json").read_text(encoding="utf-8"))["finished"] is False
+
+
+def test_a_taken_name_and_a_full_disk_are_found_before_anything_is_read(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "logs" / "mine").mkdir(parents=True)
+    (tmp_path / "logs" / "mine" / "config.json").write_text("{}", encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "prepare", lambda _: pytest.fail("the data was read first"))
+        with pytest.raises(clip_core.ConfigError, match="already holds a run"):
+            train(make_config(name="mine"))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: types.SimpleNamespace(free=10**6))
+    with pytest.raises(clip_core.StorageError, match=r"room for 1 MB, and the weights alone need 21 MB"):
+        train(make_config(name="other"))
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["mine"]
 
 
 def test_weights_that_are_not_finite_are_never_written(

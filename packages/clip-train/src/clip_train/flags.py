@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
 from clip_core.errors import ConfigError, nearest
+from clip_train.__about__ import __version__
 from clip_train.config import AugmentConfig, TrainConfig, groups
 from clip_train.peer_flags import LATER, NEVER
 
@@ -73,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="progress bar on stderr (default: where stderr is a terminal)",
     )
+    parser.add_argument("--version", action="version", version=f"clip-train {__version__}")
     for flag in LATER:
         parser.add_argument(f"--{flag}", action=_Refuse, nargs="*", help=argparse.SUPPRESS)
     for flag in NEVER:

@@ -54,7 +54,9 @@ def train(config: TrainConfig, *, progress: bool = False) -> RunResult:
     the user can mend and for training that diverged; a run that is cut short keeps its metrics and has no bundle.
     """
     with log_level(logging.DEBUG if config.run.debug else logging.INFO):
+        RunFolder.check(config)
         plan = prepare(config)
+        RunFolder.check(config, bytes_needed=sum(value.nbytes for value in plan.bundle.model.state_dict().values()))
         folder, config = RunFolder.create(plan.config)
     with folder.logging(debug=config.run.debug):
         _log.info("run folder %s", folder.path)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clip_core.errors import ConfigError
+from clip_core.errors import ConfigError, StorageError
 from clip_train.config import TrainConfig
 
 __all__ = ["RunFolder", "default_name"]
@@ -49,6 +50,36 @@ class RunFolder:
         self.bundle = path / "bundle"
 
     @classmethod
+    def check(cls, config: TrainConfig, *, bytes_needed: int = 0) -> None:
+        """Find out early, and without writing, what would make `create` or the end of the run fail.
+
+        Raises `ConfigError` when the named folder already holds a run, `StorageError` when the disk has less room
+        than `bytes_needed`.
+        """
+        if config.run.name is not None:
+            folder = cls(Path(config.run.logs) / config.run.name)
+            if folder._is_held():
+                raise ConfigError(folder._held_message())
+        place = Path(config.run.logs).absolute()
+        while not place.exists():
+            place = place.parent
+        free = shutil.disk_usage(place).free
+        if free < bytes_needed:
+            raise StorageError(
+                f"--logs {config.run.logs} has room for {free / 1e6:.0f} MB, and the weights alone need "
+                f"{bytes_needed / 1e6:.0f} MB. Make room or choose another folder."
+            )
+
+    def _is_held(self) -> bool:
+        return any((self.path / name).exists() for name in _HELD)
+
+    def _held_message(self) -> str:
+        return (
+            f"{self.path} already holds a run, which is never overwritten. Choose another --name, leave it out for "
+            "a name with the date, or move the folder away."
+        )
+
+    @classmethod
     def create(cls, config: TrainConfig) -> tuple[RunFolder, TrainConfig]:
         """Make the folder and write config.json; returns the configuration with the name that was chosen.
 
@@ -69,14 +100,11 @@ class RunFolder:
             return folder, resolved
         if not folder.path.is_dir():
             raise ConfigError(f"{folder.path} is there already and is no folder. Choose another --name or --logs.")
-        raise ConfigError(
-            f"{folder.path} already holds a run, which is never overwritten. Choose another --name, leave it out for "
-            "a name with the date, or move the folder away."
-        )
+        raise ConfigError(folder._held_message())
 
     def _claim(self, config: TrainConfig) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        if any((self.path / name).exists() for name in _HELD):
+        if self._is_held():
             raise FileExistsError(self.path)
         # Of two runs that start at once, one creates the file and the other gets FileExistsError.
         with self.config.open("x", encoding="utf-8") as file:

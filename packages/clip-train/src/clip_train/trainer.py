@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from clip_core import Clip
 from clip_core.kernels import clip_loss
 from clip_train.data.loader import iterate_batches
-from clip_train.guard import FiniteGuard
+from clip_train.guard import FiniteGuard, TrainingDiverged
 from clip_train.keyed import MODEL, mix
 from clip_train.metrics import SampleAccount
 from clip_train.optim import build_optimizer, clamp_logit_scale, set_learning_rate
@@ -56,7 +58,7 @@ def fit(
         show: is called once per step with the number of samples and the loss, for a progress bar.
 
     Raises:
-        TrainingDiverged: too many steps in a row were not finite.
+        TrainingDiverged: too many steps in a row were not finite, or the weights at the end give no numbers.
         DataError: the data cannot be read any more.
     """
     config, device, model = plan.config, plan.device, plan.bundle.model
@@ -120,6 +122,18 @@ def fit(
             _log_step(plan, state, loss_value, rate, scale)
         guard.check(state.steps)
         before = now
+    _check_model(model, images, tokens)
+
+
+@torch.no_grad()
+def _check_model(model: Clip, images: Tensor, tokens: Tensor) -> None:
+    """Raise `TrainingDiverged` unless the trained weights still give numbers: finite weights may have overflowed."""
+    output = model(images, tokens)
+    if not (output.image_features.isfinite().all() and output.text_features.isfinite().all()):
+        raise TrainingDiverged(
+            "The trained weights give features that are not finite; no weights were written. Lower --lr, lengthen "
+            "--warmup, or set --grad-clip-norm."
+        )
 
 
 def _log_step(plan: Plan, state: Fit, loss: float, rate: float, scale: float) -> None:
