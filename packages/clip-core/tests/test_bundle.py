@@ -121,6 +121,15 @@ def test_the_meta_device_holds_no_memory() -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) > 4e9
 
 
+def test_a_bundle_is_laid_out_on_the_meta_device_without_its_weights(tmp_path: Path, tiny: clip_core.Bundle) -> None:
+    folder = clip_core.save(tiny, tmp_path / "b")
+    model = clip_core.load(folder, device="meta").model
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert {k: v.shape for k, v in model.state_dict().items()} == {
+        k: v.shape for k, v in tiny.model.state_dict().items()
+    }
+
+
 def test_weights_that_do_not_fit_are_refused_with_names_and_shapes(tmp_path: Path, tiny: clip_core.Bundle) -> None:
     folder = clip_core.save(tiny, tmp_path / "b")
     weights = load_file(folder / WEIGHTS_FILE)

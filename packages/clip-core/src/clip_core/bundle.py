@@ -88,7 +88,7 @@ def build(
         config: what to build.
         weights: a `.safetensors`, `.pt`, `.pth` or `.bin` file, or None.
         precision: dtype of the parameters. The scale and bias of the logits stay in float32.
-        device: "meta" gives the layout alone, without memory and without values.
+        device: "meta" gives the layout alone, without memory and without values; no weights are read.
 
     Raises:
         ConfigError: unknown precision, or a device that is not there.
@@ -102,9 +102,11 @@ def build(
     device = resolve_device(device, meta=True)
     with torch.device("meta"):
         model = Clip(config)
-    if weights is not None:
+    if device.type == "meta":
+        pass  # the layout alone was asked for
+    elif weights is not None:
         load_weights(model, read_weights(weights), weights)
-    elif device.type != "meta":
+    else:
         model.to_empty(device="cpu")
         with torch.no_grad():
             model.reset_parameters()
