@@ -67,7 +67,7 @@ def test_what_is_not_allowed_is_refused_by_name(changes: dict[str, Any], message
 
 def test_text_is_no_record() -> None:
     with pytest.raises(ConfigError, match="takes a dict as json.load gives it, not str"):
-        ClipConfig.from_json(json.dumps(TINY.to_json()))  # type: ignore[arg-type]
+        ClipConfig.from_json(json.dumps(TINY.to_json()))
 
 
 def test_records_are_frozen_and_keyword_only() -> None:

@@ -53,7 +53,7 @@ class Schema:
         return {"kind": self.kind, **body} if self.kind else body
 
     @classmethod
-    def from_json(cls: type[S], data: Mapping[str, Any]) -> S:
+    def from_json(cls: type[S], data: object) -> S:
         """The record that `data` states; raises `ConfigError` for unknown, missing or ill-typed keys."""
         if not isinstance(data, Mapping):
             kind = type(data).__name__
