@@ -229,7 +229,7 @@ def wheels_session(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Train on scikit-learn's digits, evaluate, report, and classify with clip-core alone; about three minutes on two CPU cores."""
+    """Train on scikit-learn's digits, evaluate, report, and classify with clip-core alone; about three minutes."""
     session.install("-c", CONSTRAINTS, *requirements(PACKAGES))
     core = environment("demo-core", Path(session.bin) / "python", str(wheels()["clip-core"]))
     session.run("python", "tools/demo.py", "--core-python", str(core), "--output", "demo", *session.posargs)
