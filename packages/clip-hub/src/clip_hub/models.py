@@ -16,7 +16,7 @@ from clip_core import Bundle, Clip, ConfigError, UnknownModel, list_models
 from clip_core.bundle import Precision, build
 from clip_core.device import resolve_device
 from clip_core.preprocess import AugmentConfig, Transform, build_transform
-from clip_core.presets import QUICK_GELU_SUFFIX
+from clip_core.presets import split_name
 from clip_core.weights import SUFFIXES
 from clip_hub.download import fetch
 from clip_hub.registry import find
@@ -120,7 +120,7 @@ def load(
     if text and Path(text).is_dir():
         return clip_core.load(text, precision=precision, device=device)
     model, colon, tag = text.partition(":")
-    if model.replace("/", "-").removesuffix(QUICK_GELU_SUFFIX) not in list_models():
+    if split_name(model)[0] not in list_models():
         if Path(text).is_file():
             raise ConfigError(f"{text!r} is a file; say which architecture it is for, as in 'ViT-B-32:{text}'.")
         if os.sep in text or text.startswith("."):

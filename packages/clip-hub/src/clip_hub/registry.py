@@ -13,7 +13,7 @@ from typing import Literal
 from clip_core import UnknownModel, get_config
 from clip_core.config import Activation, ClipConfig
 from clip_core.errors import CheckpointMismatch
-from clip_core.presets import QUICK_GELU_SUFFIX
+from clip_core.presets import QUICK_GELU_SUFFIX, split_name
 from clip_core.presets.vit import OPENAI_MEAN, OPENAI_STD
 
 __all__ = ["Tag", "all_tags", "find", "list_pretrained"]
@@ -80,9 +80,8 @@ def find(model: str, tag: str) -> Tag:
         UnknownModel: no such architecture, or no weights of it under that tag; the nearest are listed.
         CheckpointMismatch: the name asks for OpenAI's activation and the weights have the ordinary one.
     """
-    model = model.replace("/", "-")
     get_config(model)  # an unknown architecture has an error of its own
-    base = model.removesuffix(QUICK_GELU_SUFFIX)
+    base, quick_gelu = split_name(model)
     rows = {row.tag: row for row in all_tags() if row.model == base}
     row = rows.get(tag.lower())
     if row is None:
@@ -90,7 +89,7 @@ def find(model: str, tag: str) -> Tag:
             raise UnknownModel(f"No published weights of {base} are known here, so also none called {tag!r}.")
         advice = f"clip_hub.list_pretrained() lists all {len(rows)} of this architecture."
         raise UnknownModel.among(f"pretrained tag of {model}", tag, rows, advice)
-    if model not in row.names:
+    if quick_gelu and row.activation != "quick_gelu":
         raise CheckpointMismatch(
             f"{tag!r} was trained with activation {row.activation!r} and {model!r} asks for 'quick_gelu', which would "
             f"give wrong features. Use the name {row.model!r}."

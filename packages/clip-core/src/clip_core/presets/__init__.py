@@ -11,7 +11,7 @@ from clip_core.config import ClipConfig
 from clip_core.errors import UnknownModel
 from clip_core.presets import vit
 
-__all__ = ["QUICK_GELU_SUFFIX", "get_config", "list_models"]
+__all__ = ["QUICK_GELU_SUFFIX", "get_config", "list_models", "split_name"]
 
 QUICK_GELU_SUFFIX = "-quickgelu"
 
@@ -26,9 +26,15 @@ def get_config(name: str) -> ClipConfig:
     """The configuration of architecture `name`; raises `UnknownModel` with the nearest names."""
     if not isinstance(name, str):
         raise UnknownModel(f"The name of a model is a string, not {name!r}; clip_core.list_models() lists them all.")
-    name = name.replace("/", "-")  # OpenAI's spelling, ViT-B/32
-    base = name.removesuffix(QUICK_GELU_SUFFIX)
+    base, quick_gelu = split_name(name)
     if base not in vit.PRESETS:
         raise UnknownModel.among("model", name, list_models(), "clip_core.list_models() lists them all.")
     config = vit.PRESETS[base]
-    return config.with_activation("quick_gelu") if base != name else config
+    return config.with_activation("quick_gelu") if quick_gelu else config
+
+
+def split_name(name: str) -> tuple[str, bool]:
+    """The name without its "-quickgelu" suffix, and whether it had one; OpenAI's spelling ViT-B/32 is ViT-B-32."""
+    plain = name.replace("/", "-")
+    base = plain.removesuffix(QUICK_GELU_SUFFIX)
+    return base, base != plain
