@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import clip_core
-from clip_core.bundle import CONFIG_FILE, WEIGHTS_FILE
 from clip_core.errors import CheckpointMismatch, ConfigError, StorageError
+from clip_core.storage import CONFIG_FILE, WEIGHTS_FILE
 
 pytestmark = pytest.mark.parity
 

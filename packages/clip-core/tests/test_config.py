@@ -47,7 +47,10 @@ def changed(**changes: Any) -> dict[str, Any]:
         ({"image__width": 100}, "VitConfig.heads is 3; allowed: a divisor of width 100"),
         ({"image__layers": 0}, "VitConfig.layers is 0; allowed: 1 or more"),
         ({"image__patch_size": 5}, "VitConfig.patch_size is 5; allowed: a divisor of image_size 32"),
-        ({"image__activation": "relu"}, r"VitConfig.activation is 'relu' \(str\); allowed: 'gelu' or 'quick_gelu'"),
+        (
+            {"image__activation": "relu"},
+            r"VitConfig.activation is 'relu' \(str\); allowed: 'gelu' or 'gelu_tanh'",
+        ),
         ({"image__kind": "mlp"}, "ClipConfig.image.kind is 'mlp'; allowed: 'vit'"),
         ({"image__kind": []}, r"ClipConfig.image.kind is \[\]"),
         ({"image": 3}, r"ClipConfig.image is 3 \(int\); allowed: VitConfig"),

@@ -41,7 +41,7 @@ def test_classify_prints_probabilities_best_first(bundle_and_image, tiny, photo)
 
 
 def test_a_model_with_a_bias_judges_each_text_by_itself(tmp_path, tiny, photo, capsys) -> None:
-    from clip_core.bundle import build
+    from clip_core.building import build
 
     config = dataclasses.replace(tiny.config, logit_bias=-10.0)
     clip_core.save(clip_core.Bundle.of(build(config)), tmp_path / "b")

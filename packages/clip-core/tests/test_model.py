@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import clip_core
-from clip_core.bundle import build
+from clip_core.building import build
 from clip_core.errors import ConfigError
 
 pytestmark = pytest.mark.parity
@@ -25,7 +25,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[clip_core.Clip, torch.nn.Modul
     torch.manual_seed(0)
     peer = open_clip.create_model(request.param).eval()
     ours = clip_core.create_model(request.param, device="meta")
-    clip_core.bundle.load_weights(ours, {k: v.clone() for k, v in peer.state_dict().items()}, "open_clip")
+    clip_core.weights.load_weights(ours, {k: v.clone() for k, v in peer.state_dict().items()}, "open_clip")
     return ours, peer
 
 

@@ -14,7 +14,7 @@ from torchvision.transforms import InterpolationMode
 import clip_core
 from clip_core.errors import ConfigError, ImageError
 from clip_core.preprocess import AugmentConfig, build_transform
-from clip_core.presets.vit import OPENAI_MEAN, OPENAI_STD
+from clip_core.presets.parts import OPENAI_MEAN, OPENAI_STD
 
 pytestmark = pytest.mark.parity
 

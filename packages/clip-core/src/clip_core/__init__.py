@@ -7,16 +7,9 @@ imported when the first transform is built; importing this package costs little 
 from __future__ import annotations
 
 from clip_core.__about__ import __version__
-from clip_core.bundle import (
-    Bundle,
-    create,
-    create_model,
-    create_model_and_transforms,
-    get_tokenizer,
-    load,
-    save,
-)
+from clip_core.bundle import Bundle
 from clip_core.config import ClipConfig
+from clip_core.creation import create, create_model, create_model_and_transforms, get_tokenizer
 from clip_core.errors import (
     CheckpointMismatch,
     ClipError,
@@ -31,6 +24,7 @@ from clip_core.images import open_image
 from clip_core.model import Clip, ClipOutput
 from clip_core.preprocess import build_transform
 from clip_core.presets import get_config, list_models
+from clip_core.storage import load, save
 
 __all__ = [
     "Bundle",

@@ -35,9 +35,9 @@ def _classify(options: argparse.Namespace) -> None:
     # Imported late so that --help answers at once.
     import torch
 
-    from clip_core.bundle import load
     from clip_core.errors import CheckpointMismatch
     from clip_core.images import open_image
+    from clip_core.storage import load
     from clip_core.zero_shot import encode_texts
 
     image = open_image(options.image)

@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from clip_core.config import PreprocessConfig
+from clip_core.config import PreprocessConfig, size_pair
 from clip_core.errors import ConfigError, ImageError
 from clip_core.schema import Schema
 
@@ -62,7 +62,7 @@ def build_transform(
     if augment is not None and not train:
         raise ConfigError(f"build_transform got augment={augment!r} with train=False; pass train=True or no augment.")
     interpolation = transforms.InterpolationMode(config.interpolation)
-    steps: list[Any] = [functools.partial(_check, config.size), _expand_palette]
+    steps: list[Any] = [functools.partial(_check, max(size_pair(config.size))), _expand_palette]
     if train:
         augment = augment or AugmentConfig()
         steps.append(

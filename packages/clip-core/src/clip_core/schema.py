@@ -68,11 +68,12 @@ def from_json(annotation: Any, data: Any, where: str) -> Any:
     records = [option for option in _options(annotation) if isinstance(option, type) and issubclass(option, Schema)]
     if records and isinstance(data, Mapping):
         return _record(_choose(records, data, where), data, where)
-    if isinstance(data, list):
-        for option in _options(annotation):
-            if typing.get_origin(option) is tuple:
-                return tuple(data)
-    return data
+    return _tuples(data)
+
+
+def _tuples(data: Any) -> Any:
+    """`data` with its lists, inner ones too, as tuples: the only sequence a record holds."""
+    return tuple(map(_tuples, data)) if isinstance(data, list) else data
 
 
 def _record(cls: type[Schema], data: Mapping[str, Any], where: str) -> Schema:

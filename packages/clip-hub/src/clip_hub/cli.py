@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clip_core.command import run
+from clip_core.config import ClipConfig, VitConfig, size_pair
 from clip_core.errors import ConfigError, UnknownModel
 from clip_hub.__about__ import __version__
 
@@ -87,7 +88,7 @@ def _show(options: argparse.Namespace) -> None:
     facts = {
         "names": ", ".join(f"{name}:{tag.tag}" for name in tag.names),
         "parameters": f"{parameters / 1e6:.2f} M",
-        "image": f"{config.image.image_size} px, patches of {config.image.patch_size}",
+        "image": _image(config),
         "context": f"{config.text.context_length} tokens",
         "activation": tag.activation,
         "mean, std": f"{config.preprocess.mean}, {config.preprocess.std}",
@@ -101,6 +102,13 @@ def _show(options: argparse.Namespace) -> None:
     }
     for key, value in facts.items():
         print(f"{key:<19} {value}")
+
+
+def _image(config: ClipConfig) -> str:
+    height, width = size_pair(config.image.image_size)
+    size = f"{height} px" if height == width else f"{height} x {width} px"
+    patch = f", patches of {config.image.patch_size}" if isinstance(config.image, VitConfig) else ""
+    return f"{size}{patch}"
 
 
 def _download(options: argparse.Namespace) -> None:

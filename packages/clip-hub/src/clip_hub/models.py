@@ -13,7 +13,7 @@ import torch
 
 import clip_core
 from clip_core import Bundle, Clip, ConfigError, UnknownModel, list_models
-from clip_core.bundle import Precision, build
+from clip_core.building import Precision, build
 from clip_core.device import resolve_device
 from clip_core.preprocess import AugmentConfig, Transform, build_transform
 from clip_core.presets import split_name

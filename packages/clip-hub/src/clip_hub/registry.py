@@ -14,7 +14,7 @@ from clip_core import UnknownModel, get_config
 from clip_core.config import Activation, ClipConfig
 from clip_core.errors import CheckpointMismatch
 from clip_core.presets import QUICK_GELU_SUFFIX, split_name
-from clip_core.presets.vit import OPENAI_MEAN, OPENAI_STD
+from clip_core.presets.parts import OPENAI_MEAN, OPENAI_STD
 
 __all__ = ["Tag", "all_tags", "find", "list_pretrained"]
 

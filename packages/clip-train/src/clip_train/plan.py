@@ -15,10 +15,11 @@ import torch
 
 import clip_core
 import clip_hub
-from clip_core.bundle import WEIGHTS_FILE, build, read_config
+from clip_core.building import build
 from clip_core.device import resolve_device
 from clip_core.errors import CheckpointMismatch, ConfigError
 from clip_core.preprocess import build_transform
+from clip_core.storage import WEIGHTS_FILE, read_config
 from clip_train.config import ModelConfig, TrainConfig
 from clip_train.data.decode import Decoder
 from clip_train.data.order import Order

@@ -15,10 +15,17 @@ __all__ = ["QUICK_GELU_SUFFIX", "get_config", "list_models", "split_name"]
 
 QUICK_GELU_SUFFIX = "-quickgelu"
 
+_PRESETS: dict[str, ClipConfig] = {
+    **vit.PRESETS,
+}
+
+# Names under which weights with OpenAI's activation were published with an architecture name of their own.
+_PUBLISHED_WITH_QUICK_GELU = (*vit.PUBLISHED_WITH_QUICK_GELU,)
+
 
 def list_models() -> list[str]:
     """Every architecture name that `create_model` takes, sorted."""
-    names = [*vit.PRESETS, *(name + QUICK_GELU_SUFFIX for name in vit.PUBLISHED_WITH_QUICK_GELU)]
+    names = [*_PRESETS, *(name + QUICK_GELU_SUFFIX for name in _PUBLISHED_WITH_QUICK_GELU)]
     return sorted(names, key=str.lower)
 
 
@@ -27,9 +34,9 @@ def get_config(name: str) -> ClipConfig:
     if not isinstance(name, str):
         raise UnknownModel(f"The name of a model is a string, not {name!r}; clip_core.list_models() lists them all.")
     base, quick_gelu = split_name(name)
-    if base not in vit.PRESETS:
+    if base not in _PRESETS:
         raise UnknownModel.among("model", name, list_models(), "clip_core.list_models() lists them all.")
-    config = vit.PRESETS[base]
+    config = _PRESETS[base]
     return config.with_activation("quick_gelu") if quick_gelu else config
 
 

@@ -7,17 +7,10 @@ H, g and bigG (their MLPs are 4.3637 and 4.9231 times the width, stated here as 
 
 from __future__ import annotations
 
-import math
+from clip_core.config import ClipConfig, VitConfig
+from clip_core.presets.parts import model, text_tower
 
-from clip_core.config import ClipConfig, PreprocessConfig, TextConfig, TokenizerConfig, VitConfig
-
-__all__ = ["OPENAI_MEAN", "OPENAI_STD", "PRESETS", "PUBLISHED_WITH_QUICK_GELU"]
-
-# Mean and standard deviation of OpenAI's training images, per RGB channel on a 0 to 1 scale.
-OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-
-_VOCAB_SIZE = 49_408
+__all__ = ["PRESETS", "PUBLISHED_WITH_QUICK_GELU"]
 
 # name: (image size, patch, width, layers, heads, mlp), (text width, text layers, text heads), features
 _SIZES = {
@@ -66,38 +59,16 @@ def _preset(
     context_length: int = 77,
 ) -> ClipConfig:
     image_size, patch_size, width, layers, heads, mlp_dim = image
-    text_width, text_layers, text_heads = text
-    return ClipConfig(
-        embed_dim=embed_dim,
-        image=VitConfig(
-            image_size=image_size,
-            patch_size=patch_size,
-            width=width,
-            layers=layers,
-            heads=heads,
-            mlp_dim=mlp_dim,
-            activation="gelu",
-        ),
-        text=TextConfig(
-            context_length=context_length,
-            vocab_size=_VOCAB_SIZE,
-            width=text_width,
-            layers=text_layers,
-            heads=text_heads,
-            mlp_dim=4 * text_width,
-            activation="gelu",
-        ),
-        logit_scale=math.log(1 / 0.07),
-        logit_bias=None,
-        preprocess=PreprocessConfig(
-            size=image_size,
-            mean=OPENAI_MEAN,
-            std=OPENAI_STD,
-            interpolation="bicubic",
-            resize_mode="shortest",
-        ),
-        tokenizer=TokenizerConfig(context_length=context_length),
+    tower = VitConfig(
+        image_size=image_size,
+        patch_size=patch_size,
+        width=width,
+        layers=layers,
+        heads=heads,
+        mlp_dim=mlp_dim,
+        activation="gelu",
     )
+    return model(embed_dim, tower, text_tower(*text, context_length=context_length))
 
 
 PRESETS: dict[str, ClipConfig] = {name: _preset(*row) for name, row in _SIZES.items()}

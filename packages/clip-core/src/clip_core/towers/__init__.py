@@ -1,8 +1,26 @@
-"""Image and text towers: each maps one kind of input to (B, D) features. One file per kind of tower."""
+"""Image and text towers: each maps one kind of input to (B, D) features. One file per kind of tower.
+
+Towers that are made of another library's modules import it when one is built.
+"""
 
 from __future__ import annotations
 
-from clip_core.towers.text import TextTower
+from clip_core.config import ImageConfig, TextTowerConfig, VitConfig
+from clip_core.errors import ConfigError
+from clip_core.towers.interface import ImageTower, TextTower
+from clip_core.towers.text import TextTransformer
 from clip_core.towers.vit import VisionTransformer
 
-__all__ = ["TextTower", "VisionTransformer"]
+__all__ = ["ImageTower", "TextTower", "TextTransformer", "VisionTransformer", "build_image_tower", "build_text_tower"]
+
+
+def build_image_tower(config: ImageConfig, embed_dim: int) -> ImageTower:
+    """The image tower that `config` states, with features of width `embed_dim`."""
+    if isinstance(config, VitConfig):
+        return VisionTransformer(config, embed_dim)
+    raise ConfigError(f"image tower {config.kind}")
+
+
+def build_text_tower(config: TextTowerConfig, embed_dim: int) -> TextTower:
+    """The text tower that `config` states, with features of width `embed_dim`."""
+    raise ConfigError(f"text tower {config.kind}")

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from clip_core.config import TextConfig
 from clip_core.layers.block import Transformer
+from clip_core.towers.interface import TextTower
 
-__all__ = ["TextTower"]
+__all__ = ["TextTransformer"]
 
 
-class TextTower(nn.Module):
+class TextTransformer(TextTower):
     """Tokens (B, S) -> features (B, D).
 
     In OpenAI's layout these parameters stand at the top level of the model, beside `visual`. `Clip` therefore *is*
@@ -52,7 +53,3 @@ class TextTower(nn.Module):
         pooled = x[rows, tokens.argmax(dim=-1)]
         out: Tensor = self.ln_final(pooled) @ self.text_projection
         return out
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Token ids (B, S) -> (B, D), not normalised."""
-        return self.text_features(tokens)

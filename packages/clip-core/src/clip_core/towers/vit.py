@@ -8,23 +8,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from clip_core.config import VitConfig
+from clip_core.config import VitConfig, size_pair
 from clip_core.layers.block import Transformer
+from clip_core.towers.interface import ImageTower
 
 __all__ = ["VisionTransformer"]
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(ImageTower):
     """Images (B, 3, size, size) -> features (B, D), read off the class token."""
 
     def __init__(self, config: VitConfig, embed_dim: int) -> None:
         super().__init__()
         self.config = config
-        self.image_size = (config.image_size, config.image_size)
-        grid = config.image_size // config.patch_size
+        self.image_size = size_pair(config.image_size)
+        height, width = self.image_size
+        patches = (height // config.patch_size) * (width // config.patch_size)
         self.conv1 = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size, bias=False)
         self.class_embedding = nn.Parameter(torch.empty(config.width))
-        self.positional_embedding = nn.Parameter(torch.empty(grid**2 + 1, config.width))
+        self.positional_embedding = nn.Parameter(torch.empty(patches + 1, config.width))
         self.ln_pre = nn.LayerNorm(config.width)
         self.transformer = Transformer(
             config.width, config.layers, config.heads, config.mlp_dim, config.activation, causal=False

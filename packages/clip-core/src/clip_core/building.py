@@ -1,0 +1,107 @@
+"""From a configuration to a model with weights, holding each of them in memory once.
+
+A model is laid out with its parameters on the meta device. Those of a file are then put in their place as they are
+(memory-mapped where the format allows it); only a model without a file draws random ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from clip_core.config import ClipConfig
+from clip_core.device import resolve_device
+from clip_core.errors import ConfigError
+from clip_core.model import Clip, assemble
+from clip_core.weights import load_weights, read_weights
+
+__all__ = ["DTYPES", "Precision", "build", "lay_out"]
+
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def build(
+    config: ClipConfig,
+    weights: str | os.PathLike[str] | None = None,
+    *,
+    precision: Precision = "fp32",
+    device: str | torch.device = "cpu",
+) -> Clip:
+    """The model that `config` states, in evaluation mode, with the weights of a file or freshly drawn ones.
+
+    Args:
+        config: what to build.
+        weights: a `.safetensors`, `.pt`, `.pth` or `.bin` file; None draws weights from torch's global generator.
+        precision: dtype of the parameters. The scale and bias of the logits stay in float32.
+        device: "meta" gives the layout alone, without memory and without values; no weights are read.
+
+    Raises:
+        ConfigError: unknown precision, or a device that is not there.
+        CheckpointMismatch: the file cannot be read or does not fit.
+    """
+    if precision not in DTYPES:
+        raise ConfigError(
+            f"precision is {precision!r}; allowed: {', '.join(DTYPES)}. Mixed precision ('amp') is a way of running "
+            "a fp32 model: torch.autocast, or --precision of clip-train."
+        )
+    device = resolve_device(device, meta=True)
+    model = lay_out(config)
+    if device.type == "meta":
+        model.to("meta")  # buffers have values even then
+    elif weights is not None:
+        load_weights(model, model.adapt_weights(read_weights(weights)), weights)
+    else:
+        _allocate(model)
+        with torch.no_grad():
+            model.reset_parameters()
+    _convert(model, device, DTYPES[precision])
+    return model.eval()
+
+
+def lay_out(config: ClipConfig) -> Clip:
+    """The model with every parameter on the meta device; its buffers, which the layout determines, have values."""
+    with _parameters_on_meta():
+        return assemble(config)
+
+
+@contextlib.contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    # `torch.device("meta")` as a context would also take the values of buffers that no file holds, rotary tables say.
+    def move(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or parameter.is_meta:
+            return None
+        return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+
+    handle = register_module_parameter_registration_hook(move)  # type: ignore[arg-type]  # may replace it
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _allocate(model: nn.Module) -> None:
+    """Give each meta parameter memory on the CPU, without values; one that two modules share stays shared."""
+    made: dict[nn.Parameter, nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None and parameter.is_meta:
+                if parameter not in made:
+                    values = torch.empty_like(parameter, device="cpu")
+                    made[parameter] = nn.Parameter(values, requires_grad=parameter.requires_grad)
+                module._parameters[name] = made[parameter]
+
+
+def _convert(model: Clip, device: torch.device, dtype: torch.dtype) -> None:
+    # One tensor at a time, so that two copies of the model never stand side by side.
+    for name, parameter in model.named_parameters():
+        kept = name in ("logit_scale", "logit_bias")
+        parameter.data = parameter.data.to(device=device, dtype=torch.float32 if kept else dtype)
+    for buffer in model.buffers():
+        buffer.data = buffer.data.to(device=device, dtype=dtype if buffer.is_floating_point() else buffer.dtype)

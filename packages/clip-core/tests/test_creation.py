@@ -1,0 +1,10 @@
+"""The folder- and file-finding half of `clip_core.creation` is tested in test_bundle.py; here: its keyword arguments."""
+
+from __future__ import annotations
+
+import clip_core
+
+
+def test_a_tokenizer_may_have_another_context_than_its_model() -> None:
+    assert clip_core.get_tokenizer("ViT-B-32", context_length=16)("a dog").shape == (1, 16)
+    assert clip_core.get_tokenizer("ViT-B-32")("a dog").shape == (1, 77)
