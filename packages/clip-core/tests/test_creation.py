@@ -1,4 +1,4 @@
-"""The folder- and file-finding half of `clip_core.creation` is tested in test_bundle.py; here: its keyword arguments."""
+"""Keyword arguments of `clip_core.creation`; how it finds folders and files is tested in test_bundle.py."""
 
 from __future__ import annotations
 

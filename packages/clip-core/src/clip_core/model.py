@@ -111,9 +111,8 @@ class Clip(nn.Module):
         With `normalize` each row has length 1. Raises `ConfigError` for another shape or an integer dtype.
         """
         if not isinstance(images, Tensor):
-            height, width = self.visual.image_size
             raise ConfigError(
-                f"encode_image got {type(images).__name__}; allowed: a tensor (batch, 3, {height}, {width}). "
+                f"encode_image got {type(images).__name__}; allowed: a tensor (batch, 3, height, width). "
                 "The transform that comes with the model makes one from a PIL image."
             )
         self.visual.check_images(images)
