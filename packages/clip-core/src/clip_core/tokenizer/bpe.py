@@ -5,15 +5,12 @@ Chunks recur: a bounded cache maps each to the bytes of its ids, and a text cost
 one join of bytes. A chunk seen for the first time is split into words by CLIP's pattern, and a word seen for the first
 time is merged by the Rust `tokenizers`.
 
-Left out: open_clip's random, shuffled and syntax-aware text masking, other cleanings than lower case, and other
-vocabularies.
+Left out: other cleanings than lower case, and other vocabularies. Dropping tokens for training is in `reductions`.
 """
 
 from __future__ import annotations
 
 import functools
-import operator
-import reprlib
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 
@@ -21,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clip_core.errors import ConfigError, TokenTooLong
+from clip_core.tokenizer.checks import checked_ids, checked_length, checked_texts
 from clip_core.tokenizer.cleaning import clean
 from clip_core.tokenizer.interface import TokenBatch
+from clip_core.tokenizer.rows import RowTokenizer
 from clip_core.tokenizer.vocabulary import END_OF_TEXT, END_OF_WORD, START_OF_TEXT, load_vocabulary
 
 __all__ = ["ClipTokenizer"]
@@ -35,7 +33,7 @@ _CACHE_SIZE = 1 << 17  # chunks: at most about 30 MB, and more than a caption da
 _CACHE_LENGTH = 64  # characters of a chunk: longer ones rarely recur
 
 
-class ClipTokenizer:
+class ClipTokenizer(RowTokenizer):
     """The tokenizer of OpenAI's and OpenCLIP's CLIP models (Radford et al. 2021, https://arxiv.org/abs/2103.00020).
 
     Instances share one vocabulary and one word cache per process, may be used from several threads, and pickle as
@@ -51,39 +49,15 @@ class ClipTokenizer:
     """
 
     def __init__(self, context_length: int = 77) -> None:
-        self.context_length = _checked_length(context_length)
+        self.context_length = checked_length(context_length)
         self._chunks = _chunks()
         self._look_up = self._chunks.__getitem__
         self.vocab_size = len(self._chunks.tokens)
         self.sot_token_id = self.vocab_size - 2
         self.eot_token_id = self.vocab_size - 1
         self.all_special_ids = [self.sot_token_id, self.eot_token_id]
+        self.prefix_ids, self.suffix_ids, self.pad_id = (self.sot_token_id,), (self.eot_token_id,), 0
         self._start, self._end = _packed([self.sot_token_id]), _packed([self.eot_token_id])
-
-    def __call__(self, texts: str | Sequence[str], context_length: int | None = None, truncate: bool = True) -> Tensor:
-        """Token ids of one or several texts.
-
-        Args:
-            texts: a text or a list of B texts.
-            context_length: the length of a row; the tokenizer's own by default.
-            truncate: whether a text that does not fit is cut, as open_clip does; its last id is then end of text.
-
-        Returns:
-            int64 (B, context_length): start of text, the ids, end of text, then zeros.
-
-        Raises:
-            TokenTooLong: a text does not fit and `truncate` is false.
-            ConfigError: `texts` holds something else than strings, or the context is too short.
-        """
-        tokens, lengths = self.tokenize(texts, context_length)
-        if not truncate and len(lengths) and int(lengths.max()) > tokens.shape[1]:
-            row = int((lengths > tokens.shape[1]).nonzero()[0])
-            text = texts if isinstance(texts, str) else texts[row]
-            raise TokenTooLong(
-                f"Text {row}, {_shortened(text)}, has {int(lengths[row])} tokens, start and end of text included; the "
-                f"context length is {tokens.shape[1]}. Shorten the text, or pass truncate=True to cut it."
-            )
-        return tokens
 
     def tokenize(self, texts: str | Sequence[str], context_length: int | None = None) -> TokenBatch:
         """The same ids, cut where they must be, with the uncut lengths: whoever cuts texts can say how many.
@@ -91,8 +65,8 @@ class ClipTokenizer:
         Raises:
             ConfigError: `texts` holds something else than strings, or the context is too short.
         """
-        width = self.context_length if context_length is None else _checked_length(context_length)
-        texts = _checked_texts(texts)
+        width = self.context_length if context_length is None else checked_length(context_length)
+        texts = checked_texts(texts)
         tokens = np.empty((len(texts), width), dtype=np.int64)
         lengths = np.empty(len(texts), dtype=np.int64)
         room = 2 * (width - 2)
@@ -108,15 +82,9 @@ class ClipTokenizer:
         """The ids of `text` as the bytes of uint16."""
         return b"".join(map(self._look_up, clean(text).lower().split()))
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of one text, uncut, without start and end of text.
-
-        Raises:
-            ConfigError: `text` is not a string.
-        """
-        if not isinstance(text, str):
-            raise ConfigError(f"encode takes one string, not {_shortened(text)}; call the tokenizer for a list of them")
-        return array("H", self._encode(text)).tolist()
+    def bodies(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, cleaned first, uncut and without start and end of text."""
+        return [array("H", self._encode(text)).tolist() for text in texts]
 
     def decode(self, ids: Tensor | Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """The text that ids spell: lower case, a space after each word, U+FFFD where bytes are no UTF-8.
@@ -129,20 +97,10 @@ class ClipTokenizer:
         Raises:
             ConfigError: an id is not in the vocabulary, or `ids` is not one-dimensional.
         """
-        if isinstance(ids, Tensor | np.ndarray):
-            ids = ids.tolist()
-        try:
-            ids = [operator.index(index) for index in ids]
-        except TypeError:
-            raise ConfigError(f"decode takes one row of integer ids, not {_shortened(ids)}") from None
+        ids = checked_ids(ids, self.vocab_size)
         if skip_special_tokens:
             ids = ids[: ids.index(self.eot_token_id)] if self.eot_token_id in ids else ids
             ids = [index for index in ids if index != self.sot_token_id]
-        for index in ids:
-            if not 0 <= index < self.vocab_size:
-                raise ConfigError(
-                    f"token id {index} is not in the vocabulary, which has ids 0 to {self.vocab_size - 1}"
-                )
         spelled = "".join([self._chunks.tokens[index] for index in ids])
         return spelled.encode("latin-1").decode("utf-8", errors="replace").replace(END_OF_WORD, " ")
 
@@ -192,36 +150,3 @@ def _chunks() -> _Chunks:
 
 def _packed(ids: list[int]) -> bytes:
     return array("H", ids).tobytes()
-
-
-def _checked_length(context_length: int) -> int:
-    if isinstance(context_length, bool) or not isinstance(context_length, int) or context_length < 3:
-        raise ConfigError(
-            f"context_length must be an integer of at least 3 (start of text, one token, end of text), "
-            f"not {context_length!r}"
-        )
-    return context_length
-
-
-def _checked_texts(texts: str | Sequence[str]) -> Sequence[str]:
-    if isinstance(texts, str):
-        return [texts]
-    if not isinstance(texts, Sequence) or isinstance(texts, bytes | bytearray | memoryview):
-        raise ConfigError(
-            f"texts must be a string or a list of strings, not {_shortened(texts)} ({type(texts).__name__}); "
-            "decode bytes, and pass list(...) of anything else that holds strings"
-        )
-    if not set(map(type, texts)) <= {str}:
-        for index, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise ConfigError(
-                    f"texts must be a string or a flat list of strings, but texts[{index}] is {_shortened(text)} "
-                    f"({type(text).__name__})"
-                )
-    return texts
-
-
-def _shortened(value: object) -> str:
-    shorten = reprlib.Repr()
-    shorten.maxstring = shorten.maxother = 80
-    return shorten.repr(value)
