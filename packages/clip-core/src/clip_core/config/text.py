@@ -17,8 +17,9 @@ class TextConfig(Schema):
 
     `pool` says which position is the feature: "highest_id" the first of the highest id in the row (OpenAI's end of
     text), "eos" the first `eos_id`, "first", "last". `causal` lets a position see only itself and what is before it.
-    `class_token` appends a learned token that sees all but padding (`pad_id`) and is the feature (CoCa); `pool` is
-    then not used. `projection` maps the width to the features, without or with a bias, or not at all.
+    `class_token` appends a learned token that is the feature (CoCa), under a padding mask (`pad_id`) that is one
+    position late, as that of the published weights; `pool` is then not used. `projection` maps the width to the
+    features, without or with a bias, or not at all.
     """
 
     kind: ClassVar[str] = "transformer"
@@ -45,12 +46,81 @@ class TextConfig(Schema):
         self.require((self.eos_id is None) != (self.pool == "eos"), "eos_id", "an id with pool 'eos', else None")
 
 
+# What a configuration of transformers must state beside the fields of `HfTextConfig`, by model type: all that its
+# encoder is built from, so that a default which a release changes cannot change a model of ours.
+_BERT_SETTINGS = (
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "layer_norm_eps",
+    "initializer_range",
+)
+_HF_SETTINGS: dict[str, tuple[str, ...]] = {
+    "bert": _BERT_SETTINGS,
+    "roberta": _BERT_SETTINGS,
+    "xlm-roberta": _BERT_SETTINGS,
+    "mt5": (
+        "num_layers",
+        "num_heads",
+        "d_kv",
+        "d_ff",
+        "feed_forward_proj",
+        "relative_attention_num_buckets",
+        "relative_attention_max_distance",
+        "dropout_rate",
+        "layer_norm_epsilon",
+        "initializer_factor",
+    ),
+    "m2m_100": (
+        "encoder_layers",
+        "encoder_attention_heads",
+        "encoder_ffn_dim",
+        "activation_function",
+        "dropout",
+        "attention_dropout",
+        "activation_dropout",
+        "encoder_layerdrop",
+        "max_position_embeddings",
+        "scale_embedding",
+        "init_std",
+    ),
+    "modernbert": (
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "hidden_activation",
+        "max_position_embeddings",
+        "global_attn_every_n_layers",
+        "global_rope_theta",
+        "local_attention",
+        "local_rope_theta",
+        "norm_eps",
+        "norm_bias",
+        "attention_bias",
+        "attention_dropout",
+        "embedding_dropout",
+        "mlp_bias",
+        "mlp_dropout",
+        "initializer_range",
+        "initializer_cutoff_factor",
+    ),
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class HfTextConfig(Schema):
     """A text encoder of transformers, as its `model_type` and the final values of its configuration.
 
-    `pool` "mean" and "max" run over what is not padding, "cls" reads the first position. `projection` maps the
-    encoder's width to the features: one layer, two with a GELU between them, or none. Needs the extra `hf`.
+    `settings` are named as in transformers' configuration class and complete; sizes that this record has as a field
+    of its own are not repeated there. `pool` "mean" and "max" run over what is not padding (`pad_id`), "first" reads
+    the first position, "cls" does so through the dense layer and tanh that BERT and RoBERTa have for it (the other
+    types have none). `projection` maps the encoder's width to the features, without a bias: one layer, two with a
+    GELU between them, or none. Needs the extra `hf`.
     """
 
     kind: ClassVar[str] = "hf"
@@ -60,12 +130,26 @@ class HfTextConfig(Schema):
     context_length: int
     vocab_size: int
     pad_id: int
-    pool: Literal["mean", "cls", "max"]
+    pool: Literal["mean", "cls", "max", "first"]
     projection: Literal["linear", "mlp", "none"]
 
     def check(self) -> None:
         positive(self, "width", "vocab_size")
         self.require(self.context_length >= 3, "context_length", "3 or more (start, one token, end)")
+        self.require(0 <= self.pad_id < self.vocab_size, "pad_id", f"an id below vocab_size {self.vocab_size}")
+        wanted = _HF_SETTINGS[self.model_type]
+        names = sorted(name for name, _ in self.settings)
+        self.require(names == sorted(wanted), "settings", f"for {self.model_type} exactly {', '.join(wanted)}")
+        if "type_vocab_size" in wanted:
+            # RoBERTa counts positions from the one after `pad_id`, since fairseq kept a row for each special id.
+            table = dict(self.settings)["max_position_embeddings"]
+            skipped = 0 if self.model_type == "bert" else self.pad_id + 1
+            assert isinstance(table, int)
+            self.require(
+                self.context_length <= table - skipped,
+                "context_length",
+                f"at most {table - skipped}, for max_position_embeddings {table}",
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +184,11 @@ class ModernTextConfig(Schema):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class DecoderConfig(Schema):
-    """CoCa's multimodal decoder: causal blocks, each followed by one that attends to the image (Yu et al. 2022)."""
+    """CoCa's multimodal decoder: causal blocks, each followed by one that attends to the image (Yu et al. 2022).
+
+    Its width is that of both towers' tokens. `start_id` begins a caption, `end_id` ends it, `pad_id` fills what is
+    behind; ids of the tokenizer's vocabulary, which may be larger than the `vocab_size` ids that the decoder can choose.
+    """
 
     kind: ClassVar[str] = "decoder"
     context_length: int
@@ -110,10 +198,15 @@ class DecoderConfig(Schema):
     heads: int
     mlp_dim: int
     activation: Activation
+    start_id: int
+    end_id: int
+    pad_id: int
 
     def check(self) -> None:
         positive(self, "context_length", "vocab_size", "width", "layers", "heads", "mlp_dim")
         self.require(self.width % self.heads == 0, "heads", f"a divisor of width {self.width}")
+        for field in ("start_id", "end_id", "pad_id"):
+            self.require(0 <= getattr(self, field) < self.vocab_size, field, f"an id below {self.vocab_size}")
 
 
 TextTowerConfig = TextConfig | HfTextConfig | ModernTextConfig

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from clip_core.config import ClipConfig
 from clip_core.errors import UnknownModel
-from clip_core.presets import vit
+from clip_core.presets import hf, vit
 
 __all__ = ["QUICK_GELU_SUFFIX", "get_config", "list_models", "split_name"]
 
@@ -17,6 +17,7 @@ QUICK_GELU_SUFFIX = "-quickgelu"
 
 _PRESETS: dict[str, ClipConfig] = {
     **vit.PRESETS,
+    **hf.PRESETS,
 }
 
 # Names under which weights with OpenAI's activation were published with an architecture name of their own.
