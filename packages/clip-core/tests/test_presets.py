@@ -32,7 +32,7 @@ def test_quickgelu_names_are_aliases_that_differ_in_the_activation_only() -> Non
 def test_an_unknown_name_lists_the_nearest() -> None:
     with pytest.raises(UnknownModel, match=r"Unknown model 'vit-b32'. Did you mean ViT-B-32,"):
         clip_core.create_model("vit-b32")
-    with pytest.raises(UnknownModel, match=r"'zzzzzz'. There are tiny, ViT-.* \.\.\.\. clip_core.list_models\(\)"):
+    with pytest.raises(UnknownModel, match=r"'zzzzzz'. There are .+, .+ \.\.\.\. clip_core.list_models\(\)"):
         clip_core.get_tokenizer("zzzzzz")
     with pytest.raises(UnknownModel, match="is a string, not 3"):
         clip_core.create_model(3)  # type: ignore[arg-type]
