@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from clip_core.config.values import Activation, Options, Size, positive, size_pair
 from clip_core.schema import Schema
 
-__all__ = ["AttentionPoolConfig", "ImageConfig", "ResNetConfig", "TimmConfig", "VitConfig"]
+__all__ = ["AttentionPoolConfig", "ImageConfig", "NaFlexConfig", "ResNetConfig", "TimmConfig", "VitConfig"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,8 +34,9 @@ class VitConfig(Schema):
     `pool` "token" reads the class token, "average" the mean of the patches. `pre_norm` is the norm before the blocks;
     `norm_after_pool` puts the last norm behind the pooling instead of before it (CLIPA). `layer_scale` is the initial
     value of a learned gain on each residual branch. `patch_dropout` is the share of patches left out in training,
-    `drop_path` the chance that the last block is skipped for a sample (rising linearly from 0 at the first one) and
-    `head_dropout` that of a feature before the projection; all three do nothing in evaluation.
+    `drop_path` the chance that a sample goes round each branch of the last block (rising linearly from 0 at the first
+    one) and `head_dropout` that of a feature before the projection; all three do nothing in evaluation. "sin_cos"
+    positions are fixed and still part of the weights. `attention_pool` has its own norms, with torch's epsilon.
     """
 
     kind: ClassVar[str] = "vit"
@@ -62,6 +63,8 @@ class VitConfig(Schema):
         fits = all(side % self.patch_size == 0 for side in size_pair(self.image_size))
         self.require(fits, "patch_size", f"a divisor of image_size {self.image_size}")
         self.require(self.width % self.heads == 0, "heads", f"a divisor of width {self.width}")
+        if self.positions == "sin_cos":
+            self.require(self.width % 4 == 0, "width", "a multiple of 4 with positions 'sin_cos'")
         for field in ("patch_dropout", "drop_path", "head_dropout"):
             self.require(0 <= getattr(self, field) < 1, field, "0 or more and less than 1")
 
@@ -91,7 +94,9 @@ class TimmConfig(Schema):
 
     `pool` is timm's `global_pool` ("" is the model's own). `projection` says where the features get their width:
     "trunk" in the model's own classifier layer, "linear" or "mlp" in a head of ours behind it, "none" nowhere (the
-    model's own width is that of the features). `options` go to timm's constructor.
+    model's own width is that of the features). `head_dropout` is the chance that a feature is dropped in that head,
+    `drop_path` and `patch_dropout` are as in `VitConfig`, None where the model has none; `options` go to timm's
+    constructor.
     """
 
     kind: ClassVar[str] = "timm"
@@ -111,4 +116,24 @@ class TimmConfig(Schema):
             self.require(value is None or 0 <= value < 1, field, "0 or more and less than 1")
 
 
-ImageConfig = VitConfig | ResNetConfig | TimmConfig
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class NaFlexConfig(TimmConfig):
+    """A transformer of timm over any number of patches, of images of any shape (NaFlexVit; Dehghani et al. 2023, NaViT).
+
+    `patch_size` is in pixels. `max_patches` is the number of patches that an image keeping its shape is resized for;
+    `image_size` that of the square which it is squashed to where a batch of one shape is wanted.
+    """
+
+    kind: ClassVar[str] = "naflex"
+    patch_size: int
+    max_patches: int
+
+    def check(self) -> None:
+        # `super()` without arguments finds the class before its slots were added.
+        TimmConfig.check(self)
+        positive(self, "patch_size", "max_patches")
+        fits = all(side % self.patch_size == 0 for side in size_pair(self.image_size))
+        self.require(fits, "patch_size", f"a divisor of image_size {self.image_size}")
+
+
+ImageConfig = VitConfig | ResNetConfig | TimmConfig | NaFlexConfig

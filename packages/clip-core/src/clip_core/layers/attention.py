@@ -1,6 +1,7 @@
-"""Multi-head self-attention with packed query, key and value, parameters named as in `torch.nn.MultiheadAttention`.
+"""Multi-head attention with parameters named as in `torch.nn.MultiheadAttention`.
 
-Shapes: B batch, S sequence, W width, H heads, C = W / H channels of a head.
+Shapes: B batch, S sequence, Q queries, W width, V width of what is attended to, H heads, C = W / H channels of a head.
+The names are those of torch's module, which OpenAI's and OpenCLIP's checkpoints were written from.
 """
 
 from __future__ import annotations
@@ -9,14 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Attention"]
+__all__ = ["Attention", "CrossAttention"]
 
 
 class Attention(nn.Module):
     """Self-attention over (B, S, W); `causal` lets a position see itself and what is before it.
 
-    The names `in_proj_weight` (3W, W), `in_proj_bias` (3W,) and `out_proj` are those of torch's module, which
-    OpenAI's and OpenCLIP's checkpoints were written from.
+    Parameters: `in_proj_weight` (3W, W), `in_proj_bias` (3W,) and `out_proj`.
     """
 
     def __init__(self, width: int, heads: int, *, causal: bool) -> None:
@@ -40,14 +40,71 @@ class Attention(nn.Module):
         nn.init.zeros_(self.in_proj_bias)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, S, W) -> (B, S, W)."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, S, W) -> (B, S, W).
+
+        `mask`, boolean and broadcastable to (B, H, S, S), is true where a row may see a column. It is the whole
+        rule: `causal` says nothing beside it.
+        """
         batch, length, width = x.shape
         packed = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         # (B, S, 3, H, C) -> three views of (B, H, S, C)
         query, key, value = (
             packed.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         )
-        mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=self.causal and mask is None
+        )
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Queries (B, Q, W) that attend to (B, S, V).
+
+    Where both widths are equal the three projections are packed as in `Attention`; else they are `q_proj_weight`
+    (W, W), `k_proj_weight` (W, V) and `v_proj_weight` (W, V), with one `in_proj_bias` (3W,) all the same.
+    """
+
+    def __init__(self, width: int, heads: int, context_width: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.packed = width == context_width
+        if self.packed:
+            self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        else:
+            self.q_proj_weight = nn.Parameter(torch.empty(width, width))
+            self.k_proj_weight = nn.Parameter(torch.empty(width, context_width))
+            self.v_proj_weight = nn.Parameter(torch.empty(width, context_width))
+        self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+    def reset_parameters(self, in_std: float | None = None, out_std: float | None = None) -> None:
+        """As `Attention.reset_parameters`."""
+        names = ("in_proj_weight",) if self.packed else ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+        for name in names:
+            if in_std is None:
+                nn.init.xavier_uniform_(getattr(self, name))
+            else:
+                nn.init.normal_(getattr(self, name), std=in_std)
+        self.out_proj.reset_parameters()
+        if out_std is not None:
+            nn.init.normal_(self.out_proj.weight, std=out_std)
+        nn.init.zeros_(self.in_proj_bias)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Queries (B, Q, W) and what they attend to, (B, S, V), -> (B, Q, W)."""
+        batch, length, width = x.shape
+        if self.packed:
+            weights = self.in_proj_weight.chunk(3)
+        else:
+            weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
+        biases = self.in_proj_bias.chunk(3)
+        query, key, value = (
+            F.linear(source, weight, bias).view(batch, source.shape[1], self.heads, width // self.heads).transpose(1, 2)
+            for source, weight, bias in zip((x, context, context), weights, biases, strict=True)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
         return out

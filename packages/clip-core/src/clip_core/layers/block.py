@@ -7,15 +7,18 @@ Shapes: B batch, S sequence, W width. Module names follow OpenAI's checkpoints: 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from clip_core.config import Activation
+from clip_core.errors import ConfigError
 from clip_core.layers.attention import Attention
+from clip_core.layers.drop import DropPath
 
-__all__ = ["Mlp", "QuickGelu", "ResidualBlock", "Transformer"]
+__all__ = ["LayerScale", "Mlp", "QuickGelu", "ResidualBlock", "Transformer", "pick_layers"]
 
 
 class QuickGelu(nn.Module):
@@ -48,15 +51,50 @@ class Mlp(nn.Module):
         return out
 
 
-class ResidualBlock(nn.Module):
-    """Attention, then MLP, each behind a layer norm and added to what came in."""
+class LayerScale(nn.Module):
+    """A learned gain per channel on a residual branch, small at the start (Touvron et al. 2021, CaiT)."""
 
-    def __init__(self, width: int, heads: int, mlp_dim: int, activation: Activation, *, causal: bool) -> None:
+    def __init__(self, width: int, initial: float) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(width)
+        self.initial = initial
+        self.gamma = nn.Parameter(torch.empty(width))
+
+    def reset_parameters(self) -> None:
+        """Every gain to its initial value."""
+        nn.init.constant_(self.gamma, self.initial)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, S, W) -> (B, S, W)."""
+        return x * self.gamma
+
+
+class ResidualBlock(nn.Module):
+    """Attention, then MLP, each behind a layer norm and added to what came in.
+
+    `layer_scale` is the initial gain of each branch, or None for none; `drop_path` the chance that a sample goes
+    round a branch in training.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_dim: int,
+        activation: Activation,
+        *,
+        causal: bool,
+        norm_eps: float = 1e-5,
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width, eps=norm_eps)
         self.attn = Attention(width, heads, causal=causal)
-        self.ln_2 = nn.LayerNorm(width)
+        self.ls_1 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
+        self.ln_2 = nn.LayerNorm(width, eps=norm_eps)
         self.mlp = Mlp(width, mlp_dim, activation)
+        self.ls_2 = nn.Identity() if layer_scale is None else LayerScale(width, layer_scale)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def reset_parameters(
         self, *, in_std: float | None = None, fc_std: float | None = None, out_std: float | None = None
@@ -75,24 +113,49 @@ class ResidualBlock(nn.Module):
             nn.init.normal_(self.mlp.c_fc.weight, std=fc_std)
         if out_std is not None:
             nn.init.normal_(self.mlp.c_proj.weight, std=out_std)
+        for scale in (self.ls_1, self.ls_2):
+            if isinstance(scale, LayerScale):
+                scale.reset_parameters()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, S, W) -> (B, S, W)."""
-        x = x + self.attn(self.ln_1(x))
-        x = x + self.mlp(self.ln_2(x))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, S, W) -> (B, S, W); `mask` as in `Attention.forward`."""
+        x = x + self.drop_path(self.ls_1(self.attn(self.ln_1(x), mask)))
+        x = x + self.drop_path(self.ls_2(self.mlp(self.ln_2(x))))
         return x
 
 
 class Transformer(nn.Module):
-    """`layers` residual blocks of one size."""
+    """`layers` residual blocks of one size; `drop_path` rises linearly from 0 at the first to its value at the last."""
 
     def __init__(
-        self, width: int, layers: int, heads: int, mlp_dim: int, activation: Activation, *, causal: bool
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        mlp_dim: int,
+        activation: Activation,
+        *,
+        causal: bool,
+        norm_eps: float = 1e-5,
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.width = width
+        self.grad_checkpointing = False
+        """Recompute each block in the backward pass instead of keeping what is inside it."""
         self.resblocks = nn.ModuleList(
-            ResidualBlock(width, heads, mlp_dim, activation, causal=causal) for _ in range(layers)
+            ResidualBlock(
+                width,
+                heads,
+                mlp_dim,
+                activation,
+                causal=causal,
+                norm_eps=norm_eps,
+                layer_scale=layer_scale,
+                drop_path=drop_path * index / max(1, layers - 1),
+            )
+            for index in range(layers)
         )
 
     def reset_parameters(
@@ -103,8 +166,40 @@ class Transformer(nn.Module):
             assert isinstance(block, ResidualBlock)
             block.reset_parameters(in_std=in_std, fc_std=fc_std, out_std=out_std)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, S, W) -> (B, S, W)."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, S, W) -> (B, S, W); `mask` as in `Attention.forward`."""
         for block in self.resblocks:
-            x = block(x)
+            x = self._run(block, x, mask)
         return x
+
+    def intermediates(self, x: Tensor, layers: Sequence[int] | None = None, mask: Tensor | None = None) -> list[Tensor]:
+        """What leaves each block, (B, S, W): of all, or of `layers` in the order asked for, -1 being the last.
+
+        Blocks behind the last one asked for are not run. Raises `ConfigError` for a layer that is not there.
+        """
+        wanted = pick_layers(len(self.resblocks), layers)
+        outputs: dict[int, Tensor] = {}
+        for index, block in enumerate(self.resblocks[: max(wanted, default=-1) + 1]):
+            x = self._run(block, x, mask)
+            outputs[index] = x
+        return [outputs[index] for index in wanted]
+
+    def _run(self, block: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            out: Tensor = checkpoint(block, x, mask, use_reentrant=False)
+        else:
+            out = block(x, mask)
+        return out
+
+
+def pick_layers(count: int, layers: Sequence[int] | None) -> list[int]:
+    """`layers` as indices from 0 of `count` layers, all of them for None; negative ones count from the end.
+
+    Raises `ConfigError` for one that is not there.
+    """
+    if layers is None:
+        return list(range(count))
+    for layer in layers:
+        if not -count <= layer < count:
+            raise ConfigError(f"layers has {layer}; allowed: {-count} to {count - 1}, for {count} layers.")
+    return [layer % count for layer in layers]

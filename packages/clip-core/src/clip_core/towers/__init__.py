@@ -5,9 +5,10 @@ Towers that are made of another library's modules import it when one is built.
 
 from __future__ import annotations
 
-from clip_core.config import ImageConfig, TextTowerConfig, VitConfig
+from clip_core.config import ImageConfig, NaFlexConfig, ResNetConfig, TextConfig, TextTowerConfig, TimmConfig, VitConfig
 from clip_core.errors import ConfigError
 from clip_core.towers.interface import ImageTower, TextTower
+from clip_core.towers.resnet import ModifiedResNet
 from clip_core.towers.text import TextTransformer
 from clip_core.towers.vit import VisionTransformer
 
@@ -18,9 +19,19 @@ def build_image_tower(config: ImageConfig, embed_dim: int) -> ImageTower:
     """The image tower that `config` states, with features of width `embed_dim`."""
     if isinstance(config, VitConfig):
         return VisionTransformer(config, embed_dim)
-    raise ConfigError(f"image tower {config.kind}")
+    if isinstance(config, ResNetConfig):
+        return ModifiedResNet(config, embed_dim)
+    if isinstance(config, NaFlexConfig):
+        from clip_core.towers.naflex import NaFlexTower
+
+        return NaFlexTower(config, embed_dim)
+    from clip_core.towers.timm_tower import TimmTower
+
+    return TimmTower(config, embed_dim)
 
 
 def build_text_tower(config: TextTowerConfig, embed_dim: int) -> TextTower:
     """The text tower that `config` states, with features of width `embed_dim`."""
+    if isinstance(config, TextConfig):
+        return TextTransformer(config, embed_dim)
     raise ConfigError(f"text tower {config.kind}")

@@ -1,38 +1,66 @@
-"""The text tower of Radford et al. 2021: byte-pair tokens, causal blocks, features read at the end-of-text token.
+"""The text tower of Radford et al. 2021 and its relatives: tokens with learned positions, features read at one of them.
 
-Shapes: B batch, S context length, W width, D features.
+Shapes: B batch, S sequence, at most the context length, W width, D features.
 """
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from clip_core.config import TextConfig
 from clip_core.layers.block import Transformer
+from clip_core.layers.positions import resize_line
 from clip_core.towers.interface import TextTower
+from clip_core.towers.locking import Group, unlock_last
 
 __all__ = ["TextTransformer"]
+
+log = logging.getLogger(__name__)
+
+_POSITIONS = "positional_embedding"
 
 
 class TextTransformer(TextTower):
     """Tokens (B, S) -> features (B, D).
 
-    In OpenAI's layout these parameters stand at the top level of the model, beside `visual`. `Clip` therefore *is*
-    a text tower with an image tower inside; a model with a nested text tower holds one of these as `text`.
+    In OpenAI's layout these parameters stand at the top level of the model, beside `visual`. `FlatClip` therefore
+    *is* a text tower with an image tower inside; a model with a nested text tower holds one of these as `text`.
+
+    With a class token (CoCa) the token is put behind the text, so its position depends on how far the text is padded:
+    features of a text that is padded to less than the context length are others, here as in OpenCLIP.
     """
 
     def __init__(self, config: TextConfig, embed_dim: int) -> None:
         super().__init__()
+        self.text_config = config
         self.context_length = config.context_length
         self.vocab_size = config.vocab_size
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
-        self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
+        self.cls_emb = nn.Parameter(torch.empty(config.width)) if config.class_token else None
+        positions = config.context_length + int(config.class_token)
+        self.positional_embedding = nn.Parameter(torch.empty(positions, config.width))
         self.transformer = Transformer(
-            config.width, config.layers, config.heads, config.mlp_dim, config.activation, causal=True
+            config.width,
+            config.layers,
+            config.heads,
+            config.mlp_dim,
+            config.activation,
+            causal=config.causal,
+            norm_eps=config.norm_eps,
+            layer_scale=config.layer_scale,
         )
-        self.ln_final = nn.LayerNorm(config.width)
-        self.text_projection = nn.Parameter(torch.empty(config.width, embed_dim))
+        self.ln_final = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.text_projection: nn.Linear | nn.Parameter | None
+        if config.projection == "linear":
+            self.text_projection = nn.Parameter(torch.empty(config.width, embed_dim))
+        elif config.projection == "linear_bias":
+            self.text_projection = nn.Linear(config.width, embed_dim)
+        else:
+            self.text_projection = None
 
     def reset_text_parameters(self) -> None:
         """Draw new weights as OpenAI did: normals that shrink with width and with the number of residual branches."""
@@ -40,16 +68,114 @@ class TextTransformer(TextTower):
         branch_std = width**-0.5 * (2 * layers) ** -0.5
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
+        if self.cls_emb is not None:
+            nn.init.normal_(self.cls_emb, std=0.01)
         self.transformer.reset_parameters(in_std=width**-0.5, fc_std=(2 * width) ** -0.5, out_std=branch_std)
         self.ln_final.reset_parameters()
-        nn.init.normal_(self.text_projection, std=width**-0.5)
+        if isinstance(self.text_projection, nn.Linear):
+            nn.init.normal_(self.text_projection.weight, std=width**-0.5)
+            nn.init.zeros_(self.text_projection.bias)
+        elif self.text_projection is not None:
+            nn.init.normal_(self.text_projection, std=width**-0.5)
 
     def text_features(self, tokens: Tensor) -> Tensor:
         """Token ids (B, S), S at most the context length, -> (B, D), not normalised."""
-        x = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
-        x = self.transformer(x)
-        # End-of-text has the highest id of the vocabulary, so argmax finds the first one.
-        rows = torch.arange(x.shape[0], device=x.device)
-        pooled = x[rows, tokens.argmax(dim=-1)]
-        out: Tensor = self.ln_final(pooled) @ self.text_projection
-        return out
+        x, mask = self._embed_text(tokens)
+        # One position is read, so only it needs the last norm.
+        return self._project_text(self.ln_final(self._pool_text(self.transformer(x, mask), tokens)))
+
+    def text_features_and_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The features (B, D) and the tokens (B, S, W): behind the last norm, but before it with a class token."""
+        x, mask = self._embed_text(tokens)
+        x = self.transformer(x, mask)
+        if self.cls_emb is not None:
+            return self._project_text(self.ln_final(x[:, -1])), x[:, :-1]
+        x = self.ln_final(x)
+        return self._project_text(self._pool_text(x, tokens)), x
+
+    def text_intermediates(self, tokens: Tensor, layers: Sequence[int] | None = None) -> list[Tensor]:
+        """What leaves each block, (B, S, W), or (B, S + 1, W) with a class token, which is last."""
+        x, mask = self._embed_text(tokens)
+        return self.transformer.intermediates(x, layers, mask)
+
+    def lock_text(self, unlocked_layers: int = 0, freeze_layer_norm: bool = True) -> None:
+        """Freeze all but the last `unlocked_layers` groups; without `freeze_layer_norm` the norms stay trainable.
+
+        The groups: embeddings, each block but the last, the last block with the last norm, the projection if any.
+        """
+        class_token = [] if self.cls_emb is None else [self.cls_emb]
+        *blocks, last = self.transformer.resblocks
+        groups: list[Group] = [[self.token_embedding, self.positional_embedding, *class_token]]
+        groups += [[block] for block in blocks]
+        groups.append([last, self.ln_final])
+        if self.text_projection is not None:
+            groups.append([self.text_projection])
+        unlock_last(groups, unlocked_layers, "unlocked_layers")
+        if not freeze_layer_norm:
+            for module in (*self.transformer.modules(), self.ln_final):
+                if isinstance(module, nn.LayerNorm):
+                    module.requires_grad_(True)
+
+    def set_text_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block in the backward pass instead of keeping what is inside it."""
+        self.transformer.grad_checkpointing = enable
+
+    def no_text_weight_decay(self) -> set[str]:
+        """The positions, and the class token where there is one."""
+        return {_POSITIONS} if self.cls_emb is None else {_POSITIONS, "cls_emb"}
+
+    def adapt_text_weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`tensors` with positions interpolated linearly to this context length, as OpenCLIP does; that is logged.
+
+        The row of a class token is the table's last and is interpolated with the others.
+        """
+        adapted = dict(tensors)
+        table = adapted.get(_POSITIONS)
+        length, width = self.positional_embedding.shape
+        if table is not None and table.ndim == 2 and table.shape[1] == width and table.shape[0] not in (0, length):
+            log.info("Interpolating the positions of the text tower from %d to %d", table.shape[0], length)
+            adapted[_POSITIONS] = resize_line(table, length)
+        return adapted
+
+    def _embed_text(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Token ids (B, S) -> (B, S, W), or (B, S + 1, W) with a class token, and the mask that it needs."""
+        x = self.token_embedding(tokens)
+        mask = None
+        if self.cls_emb is not None:
+            x = torch.cat([x, self.cls_emb.to(x.dtype).expand(x.shape[0], 1, -1)], dim=1)
+            mask = self._class_mask(tokens)
+        return x + self.positional_embedding[: x.shape[1]], mask
+
+    def _class_mask(self, tokens: Tensor) -> Tensor:
+        """(B, 1, S + 1, S + 1), true where a row may see a column.
+
+        OpenCLIP's CoCa was trained with a mask that is one position late: the entry for the class token was put in
+        front of the padding mask though the token stands behind the text. So column 0 is seen by all, and column
+        k > 0 where token k - 1 is no padding: the first padding is seen, and the class token sees itself only behind
+        a text that fills the context. Weights that were trained so need it so.
+        """
+        batch, length = tokens.shape
+        seen = torch.cat([tokens.new_ones(batch, 1, dtype=torch.bool), tokens != self.text_config.pad_id], dim=1)
+        mask = seen[:, None, None].expand(-1, 1, length + 1, -1)
+        if self.text_config.causal:
+            mask = mask & torch.ones(length + 1, length + 1, dtype=torch.bool, device=tokens.device).tril()
+        return mask
+
+    def _pool_text(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """(B, S, W) -> (B, W), the position that is the feature."""
+        config = self.text_config
+        if config.class_token or config.pool == "last":
+            return x[:, -1]
+        if config.pool == "first":
+            return x[:, 0]
+        ends = tokens  # OpenAI's end of text has the highest id of the vocabulary; argmax finds the first one
+        if config.pool == "eos":
+            assert config.eos_id is not None  # TextConfig.check
+            ends = tokens.eq(config.eos_id).int()
+        return x[torch.arange(x.shape[0], device=x.device), ends.argmax(dim=-1)]
+
+    def _project_text(self, pooled: Tensor) -> Tensor:
+        if isinstance(self.text_projection, nn.Linear):
+            out: Tensor = self.text_projection(pooled)
+            return out
+        return pooled if self.text_projection is None else pooled @ self.text_projection
