@@ -110,17 +110,7 @@ class Clip(nn.Module):
 
         With `normalize` each row has length 1. Raises `ConfigError` for another shape or an integer dtype.
         """
-        if not isinstance(images, Tensor):
-            raise ConfigError(
-                f"encode_image got {type(images).__name__}; allowed: a tensor (batch, 3, height, width). "
-                "The transform that comes with the model makes one from a PIL image."
-            )
-        self.visual.check_images(images)
-        if not images.is_floating_point():
-            raise ConfigError(
-                f"encode_image got {images.dtype}; allowed: a floating dtype, normalised by the model's transform."
-            )
-        features: Tensor = self.visual(images.to(self.dtype))
+        features: Tensor = self.visual(self._checked_images(images))
         return F.normalize(features, dim=-1) if normalize else features
 
     def encode_text(self, tokens: Tensor, normalize: bool = False) -> Tensor:
@@ -128,19 +118,7 @@ class Clip(nn.Module):
 
         With `normalize` each row has length 1. Raises `ConfigError` for another shape or a floating dtype.
         """
-        if not isinstance(tokens, Tensor):
-            raise ConfigError(
-                f"encode_text got {type(tokens).__name__}; allowed: a tensor of token ids. "
-                "The tokenizer that comes with the model makes one from strings."
-            )
-        if tokens.ndim != 2 or not 0 < tokens.shape[1] <= self.context_length:
-            raise ConfigError(
-                f"encode_text got a tensor of shape {tuple(tokens.shape)}; allowed: (batch, up to "
-                f"{self.context_length}). Use the tokenizer that comes with the model."
-            )
-        if tokens.is_floating_point() or tokens.dtype == torch.bool:
-            raise ConfigError(f"encode_text got {tokens.dtype}; allowed: token ids as torch.int64.")
-        features = self.text_tower.text_features(tokens)
+        features = self.text_tower.text_features(self._checked_tokens(tokens))
         return F.normalize(features, dim=-1) if normalize else features
 
     def forward(self, images: Tensor, tokens: Tensor) -> ClipOutput:
@@ -154,11 +132,41 @@ class Clip(nn.Module):
 
     def get_logits(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of every image for every text, (B_images, B_texts), and the transpose of it."""
-        image_features, text_features, scale, bias = self(images, tokens)
+        image_features, text_features, scale, bias = Clip.forward(self, images, tokens)  # a subclass may add to it
         per_image = scale * image_features @ text_features.T
         if bias is not None:
             per_image = per_image + bias
         return per_image, per_image.T
+
+    def _checked_images(self, images: Tensor) -> Tensor:
+        """`images` in the dtype of the weights; raises `ConfigError` for what `encode_image` does not take."""
+        if not isinstance(images, Tensor):
+            raise ConfigError(
+                f"encode_image got {type(images).__name__}; allowed: a tensor (batch, 3, height, width). "
+                "The transform that comes with the model makes one from a PIL image."
+            )
+        self.visual.check_images(images)
+        if not images.is_floating_point():
+            raise ConfigError(
+                f"encode_image got {images.dtype}; allowed: a floating dtype, normalised by the model's transform."
+            )
+        return images.to(self.dtype)
+
+    def _checked_tokens(self, tokens: Tensor) -> Tensor:
+        """`tokens`; raises `ConfigError` for what `encode_text` does not take."""
+        if not isinstance(tokens, Tensor):
+            raise ConfigError(
+                f"encode_text got {type(tokens).__name__}; allowed: a tensor of token ids. "
+                "The tokenizer that comes with the model makes one from strings."
+            )
+        if tokens.ndim != 2 or not 0 < tokens.shape[1] <= self.context_length:
+            raise ConfigError(
+                f"encode_text got a tensor of shape {tuple(tokens.shape)}; allowed: (batch, up to "
+                f"{self.context_length}). Use the tokenizer that comes with the model."
+            )
+        if tokens.is_floating_point() or tokens.dtype == torch.bool:
+            raise ConfigError(f"encode_text got {tokens.dtype}; allowed: token ids as torch.int64.")
+        return tokens
 
 
 class FlatClip(Clip, TextTransformer):  # type: ignore[misc]  # forward takes both inputs here
