@@ -28,7 +28,8 @@ class HfTokenizerConfig(Schema):
 
     `clean` is done to a text first: "whitespace" mends the encoding and collapses blanks, "lower" also lower-cases,
     "canonicalize" removes punctuation as well (SigLIP), "none" nothing. Rows are padded with `pad_id` to the context.
-    With `drop_separator` the id that ends a text is replaced by padding (CLIPA).
+    With `drop_separator` the id that ends a text is replaced by padding (CLIPA). `language`, where it is not empty, is
+    the token of a language that stands before each text (NLLB's "eng_Latn").
     """
 
     kind: ClassVar[str] = "hf"
@@ -37,15 +38,20 @@ class HfTokenizerConfig(Schema):
     clean: Literal["none", "whitespace", "lower", "canonicalize"]
     pad_id: int
     drop_separator: bool = False
+    language: str = ""
 
     def check(self) -> None:
         _check_context(self)
         self.require(bool(self.source), "source", "the Hub repository that has the vocabulary, org/name")
+        self.require(self.pad_id >= 0, "pad_id", "0 or more")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TiktokenTokenizerConfig(Schema):
-    """A byte-pair vocabulary in tiktoken's format with three ids of its own: start, end, padding."""
+    """A byte-pair vocabulary in tiktoken's format with three ids of its own: start, end, padding.
+
+    `name` is tiktoken's; its rank file is `name` and ".tiktoken". `clean` is as in `HfTokenizerConfig`.
+    """
 
     kind: ClassVar[str] = "tiktoken"
     context_length: int

@@ -1,6 +1,7 @@
-"""What CLIP does to a text before splitting it into words, and how to do nothing where nothing is to be done.
+"""What is done to a text before it is split into tokens, and how to do nothing where nothing is to be done.
 
-CLIP repairs a text with ftfy, resolves HTML entities twice more, then splits it at white space and lowers it. ftfy
+Every cleaning but "none" begins with CLIP's, which `clean` is; `cleaner` gives the four that configurations name. CLIP
+repairs a text with ftfy, resolves HTML entities twice more, then splits it at white space and lowers it. ftfy
 alone costs ten times what the rest does here, so texts in which it would only straighten quotes are recognised: plain
 ASCII, and what is usual in Western languages. Splitting and lowering are left to the caller.
 """
@@ -9,8 +10,15 @@ from __future__ import annotations
 
 import html
 import re
+import string
+from collections.abc import Callable
+from typing import Literal
 
-__all__ = ["clean"]
+__all__ = ["Cleaning", "canonicalize", "clean", "cleaner"]
+
+Cleaning = Literal["none", "whitespace", "lower", "canonicalize"]
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 # ftfy leaves these alone, but for the quotes: printing ASCII and white space, Latin-1, curly quotes, dashes, ellipsis.
 # Not Â and Ã, which are mojibake before a space.
@@ -34,3 +42,46 @@ def clean(text: str) -> str:
 
     fixed: str = ftfy.fix_text(text)
     return html.unescape(html.unescape(fixed))
+
+
+def cleaner(cleaning: Cleaning) -> Callable[[str], str]:
+    """The function that a configuration calls `cleaning`; see `HfTokenizerConfig`."""
+    return _CLEANERS[cleaning]
+
+
+def canonicalize(text: str, *, keep: str = "") -> str:
+    """`text` in lower case, without ASCII punctuation, words apart by one space; "_" is a space (big_vision's SigLIP).
+
+    Every occurrence of `keep`, such as "{}" in a prompt, stays as it is.
+    """
+    parts = text.replace("_", " ").split(keep) if keep else [text.replace("_", " ")]
+    return " ".join(keep.join(part.translate(_PUNCTUATION) for part in parts).lower().split())
+
+
+def _spaced(text: str) -> str:
+    return " ".join(clean(text).split())
+
+
+def _lowered(text: str) -> str:
+    return _spaced(text).lower()
+
+
+def _canonical(text: str) -> str:
+    return canonicalize(clean(text))
+
+
+def _untouched(text: str) -> str:
+    """`text`, but for lone surrogates: surrogate pairs become their character and the rest U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+_CLEANERS: dict[Cleaning, Callable[[str], str]] = {
+    "none": _untouched,
+    "whitespace": _spaced,
+    "lower": _lowered,
+    "canonicalize": _canonical,
+}
