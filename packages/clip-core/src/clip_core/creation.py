@@ -13,7 +13,7 @@ import torch
 
 from clip_core.building import Precision, build
 from clip_core.bundle import Bundle
-from clip_core.config import ClipConfig
+from clip_core.config import ClipConfig, Size
 from clip_core.errors import CheckpointMismatch, ConfigError
 from clip_core.model import Clip
 from clip_core.preprocess import AugmentConfig, Transform, build_transform
@@ -30,6 +30,9 @@ def create_model(
     pretrained: str | os.PathLike[str] | None = None,
     precision: Precision = "fp32",
     device: str | torch.device = "cpu",
+    *,
+    image_size: Size | None = None,
+    context_length: int | None = None,
 ) -> Clip:
     """The architecture `name` in evaluation mode, with the weights of `pretrained` or freshly drawn ones.
 
@@ -38,14 +41,18 @@ def create_model(
         pretrained: a weights file in OpenCLIP's layout, or a bundle folder; a tag needs `clip_hub.create_model`.
         precision: dtype of the parameters: "fp32", "bf16" or "fp16".
         device: "meta" builds the layout without memory.
+        image_size: pixels of the images' sides, one number or (height, width), where not the architecture's own.
+        context_length: most tokens of a text, where not the architecture's own. The preprocessing and the tokenizer
+            change with it, and positions of weights that were trained with another size are interpolated.
 
     Raises:
         UnknownModel: no such architecture; the nearest names are listed.
         ConfigError: `pretrained` is neither a file nor a folder, or a folder with another configuration.
         CheckpointMismatch: the weights cannot be read or do not fit.
     """
-    config = get_config(name)
-    return build(config, _find_weights(name, config, pretrained), precision=precision, device=device)
+    config = get_config(name).resized(image_size, context_length)
+    weights = _find_weights(name, config, pretrained, image_size, context_length)
+    return build(config, weights, precision=precision, device=device)
 
 
 def create_model_and_transforms(
@@ -55,9 +62,11 @@ def create_model_and_transforms(
     device: str | torch.device = "cpu",
     *,
     augment: AugmentConfig | None = None,
+    image_size: Size | None = None,
+    context_length: int | None = None,
 ) -> tuple[Clip, Transform, Transform]:
     """As `create_model`, with the training transform and the evaluation transform: (model, train, eval)."""
-    model = create_model(name, pretrained, precision=precision, device=device)
+    model = create_model(name, pretrained, precision, device, image_size=image_size, context_length=context_length)
     preprocess = model.config.preprocess
     return model, build_transform(preprocess, train=True, augment=augment), build_transform(preprocess)
 
@@ -67,9 +76,14 @@ def create(
     pretrained: str | os.PathLike[str] | None = None,
     precision: Precision = "fp32",
     device: str | torch.device = "cpu",
+    *,
+    image_size: Size | None = None,
+    context_length: int | None = None,
 ) -> Bundle:
     """As `create_model`, with the transform and the tokenizer beside the model."""
-    return Bundle.of(create_model(name, pretrained, precision=precision, device=device))
+    return Bundle.of(
+        create_model(name, pretrained, precision, device, image_size=image_size, context_length=context_length)
+    )
 
 
 def get_tokenizer(name: str, context_length: int | None = None) -> Tokenizer:
@@ -80,7 +94,13 @@ def get_tokenizer(name: str, context_length: int | None = None) -> Tokenizer:
     return build_tokenizer(config)
 
 
-def _find_weights(name: str, config: ClipConfig, pretrained: str | os.PathLike[str] | None) -> Path | None:
+def _find_weights(
+    name: str,
+    config: ClipConfig,
+    pretrained: str | os.PathLike[str] | None,
+    image_size: Size | None,
+    context_length: int | None,
+) -> Path | None:
     # An empty string is how open_clip's commands say "none".
     if pretrained is None or pretrained == "":
         return None
@@ -88,7 +108,7 @@ def _find_weights(name: str, config: ClipConfig, pretrained: str | os.PathLike[s
     if path.is_file():
         return path
     if path.is_dir():
-        held = read_config(path)
+        held = read_config(path).resized(image_size, context_length)
         if held != config:
             raise CheckpointMismatch(
                 f"The bundle {path} holds another model than {name!r}: {_difference(config, held)}. "

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, TypeVar
 
-from clip_core.config.image import ImageConfig
+from clip_core.config.image import ImageConfig, VitConfig
 from clip_core.config.preprocess import PreprocessConfig
-from clip_core.config.text import DecoderConfig, TextTowerConfig
+from clip_core.config.text import DecoderConfig, HfTextConfig, TextConfig, TextTowerConfig
 from clip_core.config.tokenizer import TokenizerConfig
-from clip_core.config.values import Activation, positive, size_pair
+from clip_core.config.values import Activation, Size, positive, size_pair
 from clip_core.errors import ConfigError
 from clip_core.schema import Schema
 
@@ -52,6 +52,38 @@ class ClipConfig(Schema):
         if self.layout == "flat":
             self.require(self.text.kind == "transformer", "layout", "'nested' for this kind of text tower")
             self.require(self.decoder is None, "layout", "'nested' for a model with a decoder")
+            class_token = isinstance(self.text, TextConfig) and self.text.class_token
+            self.require(not class_token, "layout", "'nested' for a text tower with a class token")
+        if isinstance(self.text, TextConfig | HfTextConfig) and self.text.projection == "none":
+            self.require(self.text.width == self.embed_dim, "embed_dim", f"the text tower's width {self.text.width}")
+        if isinstance(self.image, VitConfig) and self.image.attention_pool is not None:
+            pool, width = self.image.attention_pool, self.image.width
+            self.require(self.embed_dim % pool.heads == 0, "embed_dim", f"a multiple of the pool's {pool.heads} heads")
+            fits = pool.mode == "plain" or self.embed_dim == width
+            self.require(fits, "embed_dim", f"the image tower's width {width} with pool mode {pool.mode!r}")
+
+    def resized(self, image_size: Size | None = None, context_length: int | None = None) -> ClipConfig:
+        """This configuration for images of another size, in pixels, or texts of up to so many tokens; None keeps it.
+
+        The tower, the preprocessing, the tokenizer and the decoder change together. Weights of the old size fit
+        after their positions are interpolated, which loading does.
+        """
+        changed = self
+        if image_size is not None:
+            changed = dataclasses.replace(
+                changed,
+                image=dataclasses.replace(changed.image, image_size=image_size),
+                preprocess=dataclasses.replace(changed.preprocess, size=image_size),
+            )
+        if context_length is not None:
+            decoder = changed.decoder
+            changed = dataclasses.replace(
+                changed,
+                text=dataclasses.replace(changed.text, context_length=context_length),
+                tokenizer=dataclasses.replace(changed.tokenizer, context_length=context_length),
+                decoder=None if decoder is None else dataclasses.replace(decoder, context_length=context_length),
+            )
+        return changed
 
     def with_activation(self, activation: Activation) -> ClipConfig:
         """This configuration with `activation` in every tower of ours that has one.
