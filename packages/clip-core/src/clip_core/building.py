@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from clip_core.config import ClipConfig
-from clip_core.device import resolve_device
+from clip_core.device import resolve_device, values_wanted
 from clip_core.errors import ConfigError
 from clip_core.model import Clip, assemble
 from clip_core.weights import load_weights, read_weights
@@ -75,7 +75,7 @@ def lay_out(config: ClipConfig) -> Clip:
 def _parameters_on_meta() -> Iterator[None]:
     # `torch.device("meta")` as a context would also take the values of buffers that no file holds, rotary tables say.
     def move(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
-        if parameter is None or parameter.is_meta:
+        if parameter is None or parameter.is_meta or values_wanted():
             return None
         return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
 

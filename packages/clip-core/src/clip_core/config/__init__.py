@@ -7,7 +7,7 @@ have; the default is their model. Names and their numbers are in `presets`.
 
 from __future__ import annotations
 
-from clip_core.config.image import AttentionPoolConfig, ImageConfig, ResNetConfig, TimmConfig, VitConfig
+from clip_core.config.image import AttentionPoolConfig, ImageConfig, NaFlexConfig, ResNetConfig, TimmConfig, VitConfig
 from clip_core.config.model import ClipConfig
 from clip_core.config.preprocess import PreprocessConfig
 from clip_core.config.text import (
@@ -35,6 +35,7 @@ __all__ = [
     "HfTokenizerConfig",
     "ImageConfig",
     "ModernTextConfig",
+    "NaFlexConfig",
     "Options",
     "PreprocessConfig",
     "ResNetConfig",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from clip_core.config import ClipConfig
 from clip_core.errors import UnknownModel
-from clip_core.presets import hf, vit
+from clip_core.presets import coca, convnext, eva, hf, mobileclip, naflex, pe, resnet, siglip, timm_vit, vit, vitamin
 
 __all__ = ["QUICK_GELU_SUFFIX", "get_config", "list_models", "split_name"]
 
@@ -17,11 +17,21 @@ QUICK_GELU_SUFFIX = "-quickgelu"
 
 _PRESETS: dict[str, ClipConfig] = {
     **vit.PRESETS,
+    **resnet.PRESETS,
+    **convnext.PRESETS,
+    **eva.PRESETS,
+    **vitamin.PRESETS,
+    **mobileclip.PRESETS,
+    **pe.PRESETS,
+    **siglip.PRESETS,
+    **naflex.PRESETS,
+    **timm_vit.PRESETS,
     **hf.PRESETS,
+    **coca.PRESETS,
 }
 
 # Names under which weights with OpenAI's activation were published with an architecture name of their own.
-_PUBLISHED_WITH_QUICK_GELU = (*vit.PUBLISHED_WITH_QUICK_GELU,)
+_PUBLISHED_WITH_QUICK_GELU = (*vit.PUBLISHED_WITH_QUICK_GELU, *resnet.PUBLISHED_WITH_QUICK_GELU)
 
 
 def list_models() -> list[str]:

@@ -1,0 +1,75 @@
+"""NaFlex: timm's transformer over the patches of images of any shape, as images or as patches with their places.
+
+Dehghani et al. 2023 (NaViT) and Tschannen et al. 2025 (SigLIP 2, NaFlex). Shapes: B batch, N patches, P patch side in
+pixels, D features. The patches come from `preprocess_naflex`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from clip_core.config import NaFlexConfig
+from clip_core.errors import ConfigError
+from clip_core.towers.timm_tower import TimmTower
+
+__all__ = ["NaFlexTower"]
+
+_KEYS = ("patches", "patch_coord", "patch_valid")
+
+
+class NaFlexTower(TimmTower):
+    """Images (B, 3, height, width) of any shape, or patches, -> features (B, D)."""
+
+    config: NaFlexConfig
+
+    def __init__(self, config: NaFlexConfig, embed_dim: int) -> None:
+        super().__init__(config, embed_dim)
+        embeds = getattr(self.trunk, "embeds", None)
+        side = None if embeds is None else tuple(embeds.patch_size)
+        if side != (config.patch_size, config.patch_size):
+            raise ConfigError(
+                f"patch_size is {config.patch_size}, but timm's {config.name} with these options has "
+                f"{'no patch embedding of this kind' if side is None else side}."
+            )
+
+    def check_images(self, images: Tensor) -> None:
+        """Raise `ConfigError` unless `images` is (B, 3, height, width) with sides that the patch divides."""
+        side = self.config.patch_size
+        fits = images.ndim == 4 and images.shape[1] == 3
+        if not fits or any(not length or length % side for length in images.shape[2:]):
+            raise ConfigError(
+                f"encode_image got a tensor of shape {tuple(images.shape)}; allowed: (batch, 3, height, width), both "
+                f"multiples of {side}. Use the transform that comes with the model."
+            )
+
+    def patch_features(self, patches: Mapping[str, Tensor]) -> Tensor:
+        """Patches of images -> (B, D), not normalised.
+
+        Args:
+            patches: "patches" (B, N, 3 P^2) in the dtype of the weights, pixel after pixel with its three channels;
+                "patch_coord" (B, N, 2) int64, row and column of each; "patch_valid" (B, N) bool, False where a place
+                is filled up and no patch. Other keys are not read.
+
+        Raises `ConfigError` for a missing key or a shape that does not fit.
+        """
+        missing = [key for key in _KEYS if key not in patches]
+        if missing:
+            raise ConfigError(f"encode_image got no {missing[0]!r} in a dict of patches; it needs {', '.join(_KEYS)}.")
+        values, coord, valid = (patches[key] for key in _KEYS)
+        width = 3 * self.config.patch_size**2
+        fits = values.ndim == 3 and values.shape[2] == width
+        if not fits or coord.shape != (*values.shape[:2], 2) or valid.shape != values.shape[:2]:
+            raise ConfigError(
+                f"encode_image got patches {tuple(values.shape)}, patch_coord {tuple(coord.shape)} and patch_valid "
+                f"{tuple(valid.shape)}; allowed: (batch, N, {width}), (batch, N, 2) and (batch, N)."
+            )
+        if coord.is_floating_point() or valid.dtype != torch.bool:
+            raise ConfigError(
+                f"encode_image got patch_coord as {coord.dtype} and patch_valid as {valid.dtype}; allowed: torch.int64 "
+                "and torch.bool."
+            )
+        features: Tensor = self.head(self.trunk(values, patch_coord=coord, patch_valid=valid))
+        return features
