@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 
 from clip_core import open_image
 from clip_core.errors import ImageError
@@ -44,6 +45,36 @@ def test_what_cannot_be_opened_is_named_with_its_reason(tmp_path: Path, photo: P
         open_image(b"zz", name="0.tar:s1.jpg")
     with pytest.raises(ImageError, match="Cannot open int as an image"):
         open_image(3)  # type: ignore[arg-type]
+
+
+def test_arrays_that_are_no_8_bit_picture_are_refused_with_the_way_to_one() -> None:
+    for source, message in [
+        (np.zeros((4, 5, 3), np.float32), r"dtype is float32; allowed: uint8, .* \(x \* 255\).round\(\).astype"),
+        (torch.zeros(3, 4, 5), r"the tensor of shape \(3, 4, 5\) .* float32; .* \(x \* 255\).round\(\).to\(torch"),
+        (np.zeros((3, 4, 5), np.uint8), r"Use x.transpose\(1, 2, 0\)"),
+        (torch.zeros(9, 5, 3, dtype=torch.uint8), r"Use x.permute\(2, 0, 1\)"),
+        (torch.zeros(2, 3, 4, 5, dtype=torch.uint8), r"allowed: \(3, height, width\)"),
+        (np.zeros((4, 5, 2), np.uint8), r"allowed: \(height, width\)"),
+        (np.zeros((0, 5, 3), np.uint8), "it has no pixels"),
+        (PIL.Image.new("RGB", (0, 5)), "it has 0 x 5 pixels"),
+    ]:
+        with pytest.raises(ImageError, match=message):
+            open_image(source)
+
+
+def test_rotation_is_warned_of_once_and_done_on_request(photo, caplog, monkeypatch) -> None:
+    monkeypatch.setattr("clip_core.images._said", set())
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # held upright, stored lying on its side
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", exif=exif)
+    for _ in range(2):
+        stored = open_image(buffer.getvalue(), name="a.jpg")
+    assert stored.size == photo.size
+    assert [record.getMessage()[:40] for record in caplog.records] == ["image a.jpg has an EXIF orientation, whi"]
+    upright = open_image(buffer.getvalue(), rotate=True)
+    assert np.array_equal(np.asarray(upright), np.rot90(np.asarray(stored), -1))
+    assert np.array_equal(np.asarray(open_image(encoded(photo), rotate=True)), np.asarray(open_image(encoded(photo))))
 
 
 def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch, photo: PIL.Image.Image) -> None:

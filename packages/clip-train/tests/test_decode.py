@@ -51,6 +51,15 @@ def test_augmentation_is_keyed_by_seed_epoch_and_sample(shards: str) -> None:
     assert not torch.equal(other.batch([(0, again)]).images[0], whole[4])
 
 
+def test_every_generator_that_augmentation_draws_from_is_keyed(shards: str) -> None:
+    augment = AugmentConfig(scale=(0.3, 1.0), use_timm=True, re_prob=0.5, auto_augment="rand-m9-mstd0.5-inc1")
+    made = decoder(shards)
+    made.transform = build_transform(clip_core.get_config("tiny").preprocess, train=True, augment=augment)
+    whole = made.batch([(0, position) for position in range(6)]).images
+    for position in (4, 1):
+        assert torch.equal(made.batch([(0, position)]).images[0], whole[position])
+
+
 def test_a_decoder_pickles(shards: str) -> None:
     made = decoder(shards)
     copy = pickle.loads(pickle.dumps(made))

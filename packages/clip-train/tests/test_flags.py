@@ -86,6 +86,11 @@ def test_aug_cfg_takes_the_spelling_that_a_shell_leaves() -> None:
     assert config("--aug-cfg", "scale=(0.5, 1.0)").data.aug_cfg.scale == (0.5, 1.0)
 
 
+def test_the_augmentation_of_the_convnext_card_is_understood() -> None:
+    made = config("--aug-cfg", "use_timm=True", "scale=(0.5, 1.0)", "re_prob=0.4").data.aug_cfg
+    assert (made.use_timm, made.scale, made.re_prob) == (True, (0.5, 1.0), 0.4)
+
+
 def test_a_later_flag_overrides_an_earlier_one() -> None:
     assert config("--epochs", "3", "--epochs", "5").optim.epochs == 5
 

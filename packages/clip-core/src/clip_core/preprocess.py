@@ -1,108 +1,163 @@
-"""From a PIL image to the normalised (3, size, size) float32 tensor that a tower takes, for evaluation and training.
+"""From an image to the normalised (3, height, width) float32 tensor that a tower takes, for evaluation and training.
 
-Made of torchvision's own transforms, so that evaluation equals them bit for bit; torchvision is imported when a
-transform is built, not with the package.
+Made of torchvision's own transforms, so that evaluation equals open_clip's bit for bit; torchvision is imported when a
+transform is built, not with the package. Images are resized one by one on the CPU: resizing batches of tensors on an
+accelerator gives other numbers than Pillow's 8-bit filter, with which every published model was trained.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from clip_core.augment import AugmentConfig, plain_steps, timm_transform
 from clip_core.config import PreprocessConfig, size_pair
 from clip_core.errors import ConfigError, ImageError
-from clip_core.schema import Schema
+from clip_core.images import open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
+
+    from clip_core.images import ImageSource
 
 __all__ = ["AugmentConfig", "Transform", "build_transform"]
 
 # Of an image after resizing and before cropping; Pillow's own limit for decoding is of this order.
 _MOST_PIXELS = 100_000_000
 
-Transform = Callable[["Image"], "Tensor"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class AugmentConfig(Schema):
-    """The random part of the training transform.
-
-    A crop of a share of the area drawn from `scale` and an aspect ratio drawn from `ratio` is resized to the model's
-    size. The defaults are OpenCLIP's: a light crop, nothing else.
-    """
-
-    scale: tuple[float, float] = (0.9, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-
-    def check(self) -> None:
-        self.require(0 < self.scale[0] <= self.scale[1] <= 1, "scale", "two rising numbers in (0, 1]")
-        self.require(0 < self.ratio[0] <= self.ratio[1], "ratio", "two rising numbers above 0")
+Transform = Callable[["ImageSource"], "Tensor"]
 
 
 def build_transform(
     config: PreprocessConfig, *, train: bool = False, augment: AugmentConfig | None = None
 ) -> Transform:
-    """The transform of one PIL image to a (3, size, size) float32 tensor.
+    """The transform of one image, in any form that `open_image` takes, to a (3, height, width) float32 tensor.
 
-    For evaluation: resize, centre crop, to RGB, scale to [0, 1], normalise, in this order. For training the first two
-    are a random resized crop, which draws from torch's global generator.
+    For evaluation: resize, crop or fill, to RGB, scale to [0, 1], normalise, in this order, as
+    `open_clip.image_transform` does. For training `augment` takes the place of the first two (see `AugmentConfig`).
+
+    The order has consequences. A transparent picture is resized with its alpha and then loses it, so that what was
+    clear is mostly black; `fill_color` counts in the image's own mode, where 0 is white for CMYK. A size that is not
+    square is always resized bicubically with "shortest", whatever `interpolation` says. All three are open_clip's.
+
+    Three kinds of picture differ from open_clip, where Pillow would spoil them silently: palette and one-bit pictures
+    are made RGB before they are resized, not after, where Pillow takes the nearest pixel; 16-bit grey is scaled to 8
+    bits, where Pillow makes all but the darkest white; 32-bit ones with values beyond 0 to 255 are refused.
 
     Raises:
-        ConfigError: `augment` was given for an evaluation transform.
+        ConfigError: `augment` was given for an evaluation transform, or holds a policy that timm does not know.
 
-    The transform itself raises `ImageError` for a picture so long and thin that resizing it would fill the memory.
-    Palette and one-bit pictures are expanded before they are resized, where Pillow would take the nearest pixel.
+    The transform itself raises `ImageError` as `open_image` does, and for a picture so long and thin that resizing it
+    would fill the memory.
     """
     from torchvision import transforms
 
     if augment is not None and not train:
         raise ConfigError(f"build_transform got augment={augment!r} with train=False; pass train=True or no augment.")
-    interpolation = transforms.InterpolationMode(config.interpolation)
-    steps: list[Any] = [functools.partial(_check, max(size_pair(config.size))), _expand_palette]
-    if train:
-        augment = augment or AugmentConfig()
-        steps.append(
-            transforms.RandomResizedCrop(
-                config.size, scale=augment.scale, ratio=augment.ratio, interpolation=interpolation
-            )
-        )
-    elif config.resize_mode == "squash":
-        steps.append(transforms.Resize((config.size, config.size), interpolation=interpolation))
+    finish = [transforms.ToTensor(), transforms.Normalize(mean=config.mean, std=config.std)]
+    steps: list[Any] = [open_image, _expand]
+    if not train:
+        steps += [*_evaluation_steps(config), _to_rgb, *finish]
+    elif augment is not None and augment.use_timm:
+        steps += [_to_rgb, timm_transform(config, augment)]
     else:
-        steps.append(transforms.Resize(config.size, interpolation=interpolation))
-        steps.append(transforms.CenterCrop(config.size))
-    steps += [_to_rgb, transforms.ToTensor(), transforms.Normalize(mean=config.mean, std=config.std)]
+        crop, changes = plain_steps(config, augment or AugmentConfig())
+        steps += [crop, _to_rgb, *changes, *finish]
     composed: Transform = transforms.Compose(steps)
     return composed
 
 
-def _check(size: int, image: Image) -> Image:
-    import PIL.Image
+def _evaluation_steps(config: PreprocessConfig) -> list[Any]:
+    """The steps from an image of any size to one of the configured size."""
+    from torchvision import transforms
 
-    if not isinstance(image, PIL.Image.Image):
-        raise ImageError(
-            f"The transform takes a PIL image, not {type(image).__name__}; clip_core.open_image opens a path or bytes."
-        )
+    height, width = size = size_pair(config.size)
+    interpolation = transforms.InterpolationMode(config.interpolation)
+    if config.resize_mode == "squash":
+        return [transforms.Resize(size, interpolation=interpolation)]
+    if config.resize_mode == "longest":
+        return [
+            functools.partial(_scale, max, size, interpolation),
+            functools.partial(_fill, size, config.fill_color),
+        ]
+    # Two ways to the shorter side, which round differently: open_clip has both, and the second is always bicubic.
+    resize: Any = transforms.Resize(height, interpolation=interpolation)
+    if height != width:
+        resize = functools.partial(_scale, min, size, transforms.InterpolationMode.BICUBIC)
+    return [functools.partial(_check_length, size), resize, transforms.CenterCrop(size)]
+
+
+def _check_length(size: tuple[int, int], image: Image) -> Image:
     # A picture of 20,000 x 2 would grow to half a billion pixels before its centre is cut out.
-    width, height = image.size
-    if not width or not height or max(width, height) / min(width, height) * size**2 > _MOST_PIXELS:
+    scale = max(size[0] / image.height, size[1] / image.width)
+    if image.width * image.height * scale**2 > _MOST_PIXELS:
         raise ImageError(
-            f"An image of {width} x {height} pixels is too long and thin: with its shorter side at {size} it would "
-            f"have more than {_MOST_PIXELS:,} pixels. Crop it first."
+            f"{_name(image)} is too long and thin: resized to cover {size[1]} x {size[0]} it would have more than "
+            f"{_MOST_PIXELS:,} pixels. Crop it first."
         )
     return image
 
 
-def _expand_palette(image: Image) -> Image:
-    # Pillow silently resizes palette and one-bit images by nearest neighbour, whatever was asked.
-    if image.mode in ("P", "1"):
-        return image.convert("RGBA" if "transparency" in image.info else "RGB")
+def _scale(ratio: Callable[[float, float], float], size: tuple[int, int], interpolation: Any, image: Image) -> Image:
+    """`image` divided by the larger (`max`) or the smaller (`min`) of what takes its sides to `size`."""
+    from torchvision.transforms import functional
+
+    factor = ratio(image.height / size[0], image.width / size[1])
+    # At least one pixel: of a very thin picture nothing would be left.
+    scaled = [max(1, round(image.height / factor)), max(1, round(image.width / factor))]
+    resized: Image = functional.resize(image, scaled, interpolation)
+    return resized
+
+
+def _fill(size: tuple[int, int], color: int, image: Image) -> Image:
+    """`image` in the middle of a picture of `size`; where the room is odd, the right and the lower side get more."""
+    from torchvision.transforms import functional
+
+    high, wide = size[0] - image.height, size[1] - image.width
+    if not high and not wide:
+        return image
+    sides = [wide // 2, high // 2, (wide + 1) // 2, (high + 1) // 2]
+    filled: Image = functional.pad(image, sides, fill=color)
+    return filled
+
+
+def _expand(image: Image) -> Image:
+    """`image` in a mode in which Pillow can resize it without loss."""
+    import PIL.Image
+
+    if image.mode in ("1", "P", "PA"):
+        # Pillow resizes palettes and single bits by the nearest pixel, whatever was asked. By way of RGBA because a
+        # palette with several clear colours makes Pillow warn otherwise; the colours are the same.
+        return image.convert("RGBA").convert("RGB")
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        # Old versions of Pillow open 16-bit PNG files as 32-bit ones.
+        return PIL.Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        values = np.asarray(image)
+        low, high = values.min(), values.max()
+        if not (low >= 0 and high <= 255):  # also where a value is no number
+            raise ImageError(
+                f"{_name(image)} is of mode {image.mode} with values from {low} to {high}, and nothing says which of "
+                "them is white. Scale them to 0 to 255 first."
+            )
     return image
 
 
 def _to_rgb(image: Image) -> Image:
-    return image.convert("RGB")
+    try:
+        return image.convert("RGB")
+    except ValueError as error:
+        raise ImageError(f"{_name(image)} is of mode {image.mode}, which Pillow cannot make RGB: {error}.") from error
+
+
+def _name(image: Image) -> str:
+    name = getattr(image, "filename", "")
+    return (
+        f"The image {name} of {image.width} x {image.height} pixels"
+        if name
+        else (f"An image of {image.width} x {image.height} pixels")
+    )

@@ -125,7 +125,9 @@ def _choice(name: str, choices: Sequence[str]) -> Any:
 
 
 def _say(aug: AugmentConfig) -> str:
-    return " ".join(f"{f.name}={tuple(round(x, 4) for x in getattr(aug, f.name))}" for f in dataclasses.fields(aug))
+    values = {field.name: getattr(aug, field.name) for field in dataclasses.fields(aug)}
+    shown = {k: tuple(round(x, 4) for x in v) if isinstance(v, tuple) else v for k, v in values.items()}
+    return " ".join(f"{name}={value!r}" for name, value in shown.items())
 
 
 def _describe_unknown(unknown: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from clip_core import ImageError, open_image
+from clip_core.augment import seed_augmentation
 from clip_core.errors import DataError
 from clip_core.preprocess import Transform
 from clip_core.tokenizer import Tokenizer
@@ -58,8 +59,8 @@ class Decoder:
     def batch(self, slots: Iterable[tuple[int, int]]) -> Batch:
         """The samples at `slots`, each an (epoch, position).
 
-        Draws from torch's global generator, which it leaves in the state of the last sample's key. Raises
-        `DataError` when the storage fails, or when no usable sample is left.
+        Draws from the global generators of torch, `random` and NumPy, which it leaves in the state of the last sample's
+        key. Raises `DataError` when the storage fails, or when no usable sample is left.
         """
         images: list[Tensor] = []
         captions: list[str] = []
@@ -96,12 +97,12 @@ class Decoder:
             if not caption:
                 return "the caption is empty."
             image = open_image(data, name=self.source.label(index))
+            seed_augmentation(mix(AUGMENT, self.order.seed, epoch, index) >> 1)
+            return self.transform(image), caption
         except UnicodeDecodeError as error:
             return f"the caption is not UTF-8 ({error.reason} at byte {error.start})."
         except ImageError as error:
             return str(error)
-        torch.default_generator.manual_seed(mix(AUGMENT, self.order.seed, epoch, index) >> 1)
-        return self.transform(image), caption
 
     def _tokenize(self, captions: list[str]) -> tuple[Tensor, list[int]]:
         """(B, S) tokens and the rows that were cut."""
