@@ -9,7 +9,22 @@ from __future__ import annotations
 
 from clip_core.config import ClipConfig
 from clip_core.errors import UnknownModel
-from clip_core.presets import coca, convnext, eva, hf, mobileclip, naflex, pe, resnet, siglip, timm_vit, vit, vitamin
+from clip_core.presets import (
+    clipa,
+    coca,
+    convnext,
+    eva,
+    hf,
+    mobileclip,
+    naflex,
+    pe,
+    resnet,
+    siglip,
+    timm_vit,
+    vit,
+    vitamin,
+    worldwide,
+)
 
 __all__ = ["QUICK_GELU_SUFFIX", "get_config", "list_models", "split_name"]
 
@@ -17,6 +32,8 @@ QUICK_GELU_SUFFIX = "-quickgelu"
 
 _PRESETS: dict[str, ClipConfig] = {
     **vit.PRESETS,
+    **clipa.PRESETS,
+    **worldwide.PRESETS,
     **resnet.PRESETS,
     **convnext.PRESETS,
     **eva.PRESETS,
@@ -31,7 +48,11 @@ _PRESETS: dict[str, ClipConfig] = {
 }
 
 # Names under which weights with OpenAI's activation were published with an architecture name of their own.
-_PUBLISHED_WITH_QUICK_GELU = (*vit.PUBLISHED_WITH_QUICK_GELU, *resnet.PUBLISHED_WITH_QUICK_GELU)
+_PUBLISHED_WITH_QUICK_GELU = (
+    *vit.PUBLISHED_WITH_QUICK_GELU,
+    *worldwide.PUBLISHED_WITH_QUICK_GELU,
+    *resnet.PUBLISHED_WITH_QUICK_GELU,
+)
 
 
 def list_models() -> list[str]:

@@ -7,10 +7,12 @@ H, g and bigG (their MLPs are 4.3637 and 4.9231 times the width, stated here as 
 
 from __future__ import annotations
 
+from typing import Any
+
 from clip_core.config import ClipConfig, VitConfig
 from clip_core.presets.parts import model, text_tower
 
-__all__ = ["PRESETS", "PUBLISHED_WITH_QUICK_GELU"]
+__all__ = ["PRESETS", "PUBLISHED_WITH_QUICK_GELU", "image_tower"]
 
 # name: (image size, patch, width, layers, heads, mlp), (text width, text layers, text heads), features
 _SIZES = {
@@ -52,27 +54,29 @@ PUBLISHED_WITH_QUICK_GELU = (
 )
 
 
-def _preset(
-    image: tuple[int, int, int, int, int, int],
-    text: tuple[int, int, int],
-    embed_dim: int,
-    context_length: int = 77,
-) -> ClipConfig:
-    image_size, patch_size, width, layers, heads, mlp_dim = image
-    tower = VitConfig(
+def image_tower(
+    image_size: int, patch_size: int, width: int, layers: int, heads: int, mlp_dim: int, **options: Any
+) -> VitConfig:
+    """A row's image tower; `options` replace any field of `VitConfig`."""
+    fields: dict[str, Any] = {"activation": "gelu", **options}
+    return VitConfig(
         image_size=image_size,
         patch_size=patch_size,
         width=width,
         layers=layers,
         heads=heads,
         mlp_dim=mlp_dim,
-        activation="gelu",
+        **fields,
     )
-    return model(embed_dim, tower, text_tower(*text, context_length=context_length))
 
 
-PRESETS: dict[str, ClipConfig] = {name: _preset(*row) for name, row in _SIZES.items()}
+PRESETS: dict[str, ClipConfig] = {
+    name: model(embed_dim, image_tower(*image), text_tower(*text)) for name, (image, text, embed_dim) in _SIZES.items()
+}
+
+# The one plain model of OpenCLIP with a gain on each residual branch of the image tower.
+PRESETS["ViT-M-16-alt"] = model(384, image_tower(224, 16, 512, 12, 8, 2048, layer_scale=1e-4), text_tower(384, 12, 6))
 
 # Our own: small enough to learn from scratch on a laptop's CPU in minutes (the demo), and for tests. Its context is
 # short because its captions are; everything else is an ordinary CLIP.
-PRESETS["tiny"] = _preset((32, 8, 96, 3, 3, 384), (96, 2, 3), 128, context_length=32)
+PRESETS["tiny"] = model(128, image_tower(32, 8, 96, 3, 3, 384), text_tower(96, 2, 3, context_length=32))
