@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip_core.layers.reading import Reading
+
 __all__ = ["Attention", "CrossAttention"]
 
 
@@ -40,12 +42,15 @@ class Attention(nn.Module):
         nn.init.zeros_(self.in_proj_bias)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, S, W) -> (B, S, W).
+    def forward(self, x: Tensor, mask: Tensor | None = None, reading: Reading | None = None) -> Tensor:
+        """(B, S, W) -> (B, S, W), or what `reading` makes of it.
 
         `mask`, boolean and broadcastable to (B, H, S, S), is true where a row may see a column. It is the whole
-        rule: `causal` says nothing beside it.
+        rule: `causal` says nothing beside it. A `reading` brings a rule of its own.
         """
+        if reading is not None:
+            read: Tensor = self.out_proj(reading.attend(x, self.in_proj_weight, self.in_proj_bias, self.heads))
+            return read
         batch, length, width = x.shape
         packed = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         # (B, S, 3, H, C) -> three views of (B, H, S, C)

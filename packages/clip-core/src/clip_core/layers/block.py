@@ -17,6 +17,7 @@ from clip_core.config import Activation
 from clip_core.errors import ConfigError
 from clip_core.layers.attention import Attention
 from clip_core.layers.drop import DropPath
+from clip_core.layers.reading import Reading
 
 __all__ = ["LayerScale", "Mlp", "QuickGelu", "ResidualBlock", "Transformer", "pick_layers"]
 
@@ -117,9 +118,10 @@ class ResidualBlock(nn.Module):
             if isinstance(scale, LayerScale):
                 scale.reset_parameters()
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, S, W) -> (B, S, W); `mask` as in `Attention.forward`."""
-        x = x + self.drop_path(self.ls_1(self.attn(self.ln_1(x), mask)))
+    def forward(self, x: Tensor, mask: Tensor | None = None, reading: Reading | None = None) -> Tensor:
+        """(B, S, W) -> (B, S, W), or the positions that `reading` takes; `mask` as in `Attention.forward`."""
+        branch = self.drop_path(self.ls_1(self.attn(self.ln_1(x), mask, reading)))
+        x = (x if reading is None else reading.take(x)) + branch
         x = x + self.drop_path(self.ls_2(self.mlp(self.ln_2(x))))
         return x
 
@@ -172,6 +174,13 @@ class Transformer(nn.Module):
             x = self._run(block, x, mask)
         return x
 
+    def read(self, x: Tensor, last: Reading, others: Reading | None = None) -> Tensor:
+        """As `forward`, with `others` in all blocks but the last and `last` in that one: what the latter takes."""
+        *blocks, final = self.resblocks
+        for block in blocks:
+            x = self._run(block, x, None, others)
+        return self._run(final, x, None, last)
+
     def intermediates(self, x: Tensor, layers: Sequence[int] | None = None, mask: Tensor | None = None) -> list[Tensor]:
         """What leaves each block, (B, S, W): of all, or of `layers` in the order asked for, -1 being the last.
 
@@ -184,11 +193,11 @@ class Transformer(nn.Module):
             outputs[index] = x
         return [outputs[index] for index in wanted]
 
-    def _run(self, block: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
+    def _run(self, block: nn.Module, x: Tensor, mask: Tensor | None, reading: Reading | None = None) -> Tensor:
         if self.grad_checkpointing and torch.is_grad_enabled():
-            out: Tensor = checkpoint(block, x, mask, use_reentrant=False)
+            out: Tensor = checkpoint(block, x, mask, reading, use_reentrant=False)
         else:
-            out = block(x, mask)
+            out = block(x, mask, reading)
         return out
 
 

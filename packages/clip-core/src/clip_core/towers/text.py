@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from clip_core.config import TextConfig
 from clip_core.layers.block import Transformer
 from clip_core.layers.positions import resize_line
+from clip_core.layers.reading import PrefixTree, TreeEnds
 from clip_core.towers.interface import TextTower
 from clip_core.towers.locking import Group, unlock_last
+from clip_core.towers.short_text import plant_texts, readable
 
 __all__ = ["TextTransformer"]
 
@@ -79,7 +81,17 @@ class TextTransformer(TextTower):
             nn.init.normal_(self.text_projection, std=width**-0.5)
 
     def text_features(self, tokens: Tensor) -> Tensor:
-        """Token ids (B, S), S at most the context length, -> (B, D), not normalised."""
+        """Token ids (B, S), S at most the context length, -> (B, D), not normalised.
+
+        The ids may stay on the CPU whatever the device of the weights. There, a causal tower computes each distinct
+        prefix once and nothing behind the position that it reads.
+        """
+        device = self.positional_embedding.device
+        if self.text_config.causal and self.cls_emb is None and readable(tokens):
+            trees = plant_texts(tokens, self._read_positions(tokens), device)
+            if trees is not None:
+                return self._project_text(self.ln_final(self._read_trees(trees)))
+        tokens = tokens.to(device)
         x, mask = self._embed_text(tokens)
         # One position is read, so only it needs the last norm.
         return self._project_text(self.ln_final(self._pool_text(self.transformer(x, mask), tokens)))
@@ -161,18 +173,32 @@ class TextTransformer(TextTower):
             mask = mask & torch.ones(length + 1, length + 1, dtype=torch.bool, device=tokens.device).tril()
         return mask
 
+    def _read_trees(self, trees: Sequence[PrefixTree]) -> Tensor:
+        """What leaves the last block at the position that is the feature, (B, W), in the order of the texts."""
+        parts = []
+        for tree in trees:
+            x = self.token_embedding(tree.tokens) + self.positional_embedding[tree.positions]
+            parts.append(self.transformer.read(x, TreeEnds(tree), tree))
+        return torch.cat(parts).index_select(0, torch.cat([tree.rows for tree in trees]).argsort())
+
     def _pool_text(self, x: Tensor, tokens: Tensor) -> Tensor:
         """(B, S, W) -> (B, W), the position that is the feature."""
-        config = self.text_config
-        if config.class_token or config.pool == "last":
+        if self.cls_emb is not None:
             return x[:, -1]
+        return x[torch.arange(x.shape[0], device=x.device), self._read_positions(tokens)]
+
+    def _read_positions(self, tokens: Tensor) -> Tensor:
+        """Token ids (B, S) -> (B,), the position that is the feature where there is no class token."""
+        config = self.text_config
         if config.pool == "first":
-            return x[:, 0]
-        ends = tokens  # OpenAI's end of text has the highest id of the vocabulary; argmax finds the first one
+            return tokens.new_zeros(tokens.shape[0])
+        if config.pool == "last":
+            return tokens.new_full((tokens.shape[0],), tokens.shape[1] - 1)
         if config.pool == "eos":
             assert config.eos_id is not None  # TextConfig.check
-            ends = tokens.eq(config.eos_id).int()
-        return x[torch.arange(x.shape[0], device=x.device), ends.argmax(dim=-1)]
+            tokens = tokens.eq(config.eos_id).int()
+        # OpenAI's end of text has the highest id of the vocabulary; argmax finds the first one.
+        return tokens.argmax(dim=-1)
 
     def _project_text(self, pooled: Tensor) -> Tensor:
         if isinstance(self.text_projection, nn.Linear):

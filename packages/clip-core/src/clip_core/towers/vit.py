@@ -16,6 +16,7 @@ from clip_core.layers.block import Transformer
 from clip_core.layers.drop import PatchDropout
 from clip_core.layers.pool import AttentionPool
 from clip_core.layers.positions import resize_grid, sin_cos_grid, square_grid
+from clip_core.layers.reading import FirstPosition
 from clip_core.towers.interface import ImageTower
 from clip_core.towers.locking import Group, unlock_last
 
@@ -84,12 +85,11 @@ class VisionTransformer(ImageTower):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, height, width) in the dtype of the weights -> (B, D), not normalised."""
-        x = self.transformer(self._embed(images))
-        config = self.config
-        if config.attention_pool is None and config.pool == "token":
-            # Only the class token is projected, so only it needs the last norm.
-            return self._project(self.ln_post(x[:, 0]))
-        return self._project(self._pool(x)[0])
+        x = self._embed(images)
+        if self.config.attention_pool is None and self.config.pool == "token":
+            # Only the class token is projected, so only it needs the end of the last block and the last norm.
+            return self._project(self.ln_post(self.transformer.read(x, FirstPosition())[:, 0]))
+        return self._project(self._pool(self.transformer(x))[0])
 
     def features_and_tokens(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The features (B, D) and the tokens beside them.
