@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 from clip_core.config import ClipConfig
 from clip_core.model import Clip
 from clip_core.preprocess import Transform, build_transform
-from clip_core.tokenizer import Tokenizer, build_tokenizer
+from clip_core.tokenizer import Tokenizer, find_tokenizer
 
 __all__ = ["Bundle"]
 
@@ -20,16 +21,19 @@ class Bundle:
     preprocess: Transform
     """PIL image -> float32 (3, size, size)."""
     tokenizer: Tokenizer
-    """Texts -> int64 (B, context_length)."""
+    """Texts -> int64 (B, context_length). Without its vocabulary it raises when it is used, and images still work."""
     config: ClipConfig
 
     @classmethod
-    def of(cls, model: Clip) -> Bundle:
-        """`model` with the transform and the tokenizer that its configuration states."""
+    def of(cls, model: Clip, folder: str | os.PathLike[str] | None = None) -> Bundle:
+        """`model` with the transform and the tokenizer that its configuration states; `folder` has its vocabulary.
+
+        CLIP's own tokenizer needs none. Where a vocabulary is missing, the tokenizer raises when it is used.
+        """
         config = model.config
         return cls(
             model=model,
             preprocess=build_transform(config.preprocess),
-            tokenizer=build_tokenizer(config.tokenizer),
+            tokenizer=find_tokenizer(config.tokenizer, folder),
             config=config,
         )

@@ -79,19 +79,36 @@ def create(
     *,
     image_size: Size | None = None,
     context_length: int | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
 ) -> Bundle:
-    """As `create_model`, with the transform and the tokenizer beside the model."""
-    return Bundle.of(
-        create_model(name, pretrained, precision, device, image_size=image_size, context_length=context_length)
-    )
+    """As `create_model`, with the transform and the tokenizer beside the model.
+
+    `tokenizer` is the folder with the vocabulary; models with CLIP's own tokenizer need none, and a bundle has its
+    own. Without one the bundle encodes images, and its tokenizer raises when it is used.
+
+    Raises:
+        ConfigError: also if `tokenizer` has no vocabulary or another model's.
+    """
+    # Before the weights: what is wrong with a vocabulary shows at once.
+    config = get_config(name).resized(image_size, context_length).tokenizer
+    given = None if tokenizer is None else build_tokenizer(config, tokenizer)
+    model = create_model(name, pretrained, precision, device, image_size=image_size, context_length=context_length)
+    bundle = Bundle.of(model, pretrained if pretrained and Path(pretrained).is_dir() else None)
+    return bundle if given is None else dataclasses.replace(bundle, tokenizer=given)
 
 
-def get_tokenizer(name: str, context_length: int | None = None) -> Tokenizer:
-    """The tokenizer of architecture `name`, for its own context length unless another is asked for."""
+def get_tokenizer(
+    name: str, context_length: int | None = None, folder: str | os.PathLike[str] | None = None
+) -> Tokenizer:
+    """The tokenizer of architecture `name`, for its own context length unless another is asked for.
+
+    Raises:
+        ConfigError: it is not CLIP's own, and `folder` does not have its vocabulary; the message says where it is from.
+    """
     config = get_config(name).tokenizer
     if context_length is not None:
         config = dataclasses.replace(config, context_length=context_length)
-    return build_tokenizer(config)
+    return build_tokenizer(config, folder)
 
 
 def _find_weights(

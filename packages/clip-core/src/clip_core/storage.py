@@ -1,6 +1,7 @@
 """The bundle on disk: a folder with `clip_config.json` and `model.safetensors` that loads with no network.
 
-`clip_config.json` holds a `ClipConfig` and the number of its schema; the weights must fit it exactly.
+`clip_config.json` holds a `ClipConfig` and the number of its schema; the weights must fit it exactly. The files of a
+tokenizer other than CLIP's own lie beside them, byte for byte as they were read.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from clip_core.bundle import Bundle
 from clip_core.config import ClipConfig
 from clip_core.errors import ConfigError, StorageError
 from clip_core.schema import JSON
+from clip_core.tokenizer import TOKENIZER_FILES, tokenizer_files
 
 __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "load", "read_config", "save"]
 
@@ -36,7 +38,7 @@ def save(bundle: Bundle, folder: str | os.PathLike[str], *, overwrite: bool = Fa
 
     Raises:
         ConfigError: the folder exists and is neither empty nor a bundle that may be replaced, or the model is on the
-            meta device and has no values.
+            meta device and has no values, or the files of the tokenizer are gone.
         StorageError: it cannot be written there, or the disk is full.
     """
     from safetensors import SafetensorError
@@ -50,8 +52,9 @@ def save(bundle: Bundle, folder: str | os.PathLike[str], *, overwrite: bool = Fa
         raise ConfigError(f"{folder} already exists; choose another folder or pass overwrite=True to replace a bundle.")
     if Path.cwd().is_relative_to(target):
         raise ConfigError(f"{folder} is the current folder or holds it; choose a folder inside it.")
-    if held - {CONFIG_FILE, WEIGHTS_FILE}:
+    if held - {CONFIG_FILE, WEIGHTS_FILE} - TOKENIZER_FILES or (held and CONFIG_FILE not in held):
         raise ConfigError(f"{folder} holds more than a bundle ({min(held)} ...) and is not replaced; choose another.")
+    vocabulary = tokenizer_files(bundle.tokenizer)
     # Everything is written beside the target first: a kill or a full disk never leaves half a bundle under its name.
     scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     old = scratch.with_suffix(".old")
@@ -61,6 +64,8 @@ def save(bundle: Bundle, folder: str | os.PathLike[str], *, overwrite: bool = Fa
         (scratch / CONFIG_FILE).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         tensors = {key: value.detach().contiguous() for key, value in bundle.model.state_dict().items()}
         save_file(tensors, scratch / WEIGHTS_FILE, metadata={"format": "pt"})
+        for path in vocabulary:
+            shutil.copyfile(path, scratch / path.name)
         if target.is_dir():
             target.rename(old)
         scratch.rename(target)
@@ -91,7 +96,7 @@ def load(
     """
     folder = Path(folder)
     config = read_config(folder)
-    return Bundle.of(build(config, folder / WEIGHTS_FILE, precision=precision, device=device))
+    return Bundle.of(build(config, folder / WEIGHTS_FILE, precision=precision, device=device), folder)
 
 
 def read_config(folder: str | os.PathLike[str]) -> ClipConfig:

@@ -42,7 +42,7 @@ TOKENIZER_FILES = frozenset({*HF_VOCABULARIES, *SETTINGS_FILES, *(f"{name}.tikto
 def build_tokenizer(config: TokenizerConfig, folder: str | os.PathLike[str] | None = None) -> Tokenizer:
     """The tokenizer that `config` states, with the vocabulary that `folder` has.
 
-    CLIP's own needs no folder. The others read a `tokenizer.json`, BERT's `vocab.txt`, a SentencePiece model or
+    CLIP's own takes no folder. The others read a `tokenizer.json`, BERT's `vocab.txt`, a SentencePiece model or
     tiktoken's rank file, whichever is there.
 
     Raises:
@@ -50,6 +50,8 @@ def build_tokenizer(config: TokenizerConfig, folder: str | os.PathLike[str] | No
         DataError: a file is damaged.
     """
     if isinstance(config, ClipTokenizerConfig):
+        if folder is not None:
+            raise ConfigError(f"This tokenizer is CLIP's own, which clip-core has; leave out the folder {folder}.")
         return ClipTokenizer(context_length=config.context_length)
     if folder is None or not _has_vocabulary(config, Path(folder)):
         raise missing_vocabulary(config, None if folder is None else Path(folder))
@@ -60,7 +62,9 @@ def build_tokenizer(config: TokenizerConfig, folder: str | os.PathLike[str] | No
 
 def find_tokenizer(config: TokenizerConfig, folder: str | os.PathLike[str] | None = None) -> Tokenizer:
     """As `build_tokenizer`, but a missing vocabulary raises only when it is needed: images need none."""
-    if isinstance(config, ClipTokenizerConfig) or (folder is not None and _has_vocabulary(config, Path(folder))):
+    if isinstance(config, ClipTokenizerConfig):
+        return build_tokenizer(config)
+    if folder is not None and _has_vocabulary(config, Path(folder)):
         return build_tokenizer(config, folder)
     return MissingTokenizer(config)
 
