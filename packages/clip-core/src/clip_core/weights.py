@@ -78,13 +78,15 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: str | 
         if key in tensors and tensors[key].shape != value.shape
     ]
     mistyped = [
-        f"{key} is {tensors[key].dtype}" for key in wanted if key in tensors and not tensors[key].is_floating_point()
+        f"{key} is {tensors[key].dtype}, the model has {value.dtype}"
+        for key, value in wanted.items()
+        if key in tensors and tensors[key].is_floating_point() != value.is_floating_point()
     ]
     problems = [
         f"{title}: {', '.join(items[:_SHOWN])}{f' and {len(items) - _SHOWN} more' if len(items) > _SHOWN else ''}"
         for title, items in (
             ("shapes differ", misshapen),
-            ("not floating point", mistyped),
+            ("of another kind of number", mistyped),
             ("missing", missing),
             ("unexpected", unexpected),
         )

@@ -1,11 +1,13 @@
 """SigLIP (Zhai et al. 2023) and SigLIP 2 (Tschannen et al. 2025): a sigmoid loss, so a bias beside the scale.
 
 Both towers read everything at once: the image tower pools by attention, the text tower is not causal and reads its
-last position. Columns: timm's name, image size, tower (width of features and text), tokenizer; text that is shorter
-than the context is padded to it, and the padding is seen. The shape-optimised towers' MLPs are 3.7362 times as wide.
+last position. Texts are padded to the context, and the padding is seen. The MLPs of the shape-optimised towers
+(SO400M) are 3.7362 times as wide as the tower, stated here as final values.
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 from clip_core.config import ClipConfig, HfTokenizerConfig, ImageConfig, TextConfig, TimmConfig
 from clip_core.presets.parts import INCEPTION_MEAN, INCEPTION_STD, model, text_tower
@@ -115,6 +117,9 @@ def _siglip(name: str, image_size: int, embed_dim: int, source: str, vocab_size:
     # The first shape-optimised model was trained on short captions.
     context_length = 16 if name == "vit_so400m_patch14_siglip_224" else 64
     text = _text(embed_dim, vocab_size, context_length)
+    if embed_dim == 1152 and vocab_size == _MULTILINGUAL:
+        # This one alone has no projection: its text tower is as wide as its features.
+        text = dataclasses.replace(text, projection="none")
     return siglip_model(embed_dim, _image(name, image_size), text, source, pad_id=1)
 
 

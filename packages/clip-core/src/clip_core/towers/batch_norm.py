@@ -29,7 +29,7 @@ class BatchNormTower(ImageTower):
         frozen = set(self._frozen_norms)
         for name, module in self.get_submodule(root).named_modules():
             if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm)) and (modules is None or name in modules):
-                frozen.add(f"{root}.{name}" if root else name)
+                frozen.add(f"{root}.{name}".strip("."))
                 module.requires_grad_(False)
         self._frozen_norms = tuple(sorted(frozen))
         self.train(self.training)

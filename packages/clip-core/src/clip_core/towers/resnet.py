@@ -132,6 +132,7 @@ class ModifiedResNet(BatchNormTower):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
                 module.reset_parameters()
+        for module in self.modules():
             if isinstance(module, Bottleneck):
                 nn.init.zeros_(module.bn3.weight)
         self.attnpool.reset_parameters()

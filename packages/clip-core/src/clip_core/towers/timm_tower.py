@@ -6,17 +6,19 @@ B batch, T tokens, W the trunk's width, D features.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from clip_core.config import TimmConfig, size_pair
 from clip_core.device import with_values
-from clip_core.errors import ConfigError
+from clip_core.errors import ConfigError, nearest
 from clip_core.layers.block import pick_layers
 from clip_core.towers.batch_norm import BatchNormTower
 
@@ -181,7 +183,7 @@ class TimmTower(BatchNormTower):
 def build_trunk(config: TimmConfig, embed_dim: int) -> Any:
     """The model of timm that `config` names, at its image size, with weights as timm draws them.
 
-    Raises `ConfigError` where timm does not know the name, does not take an option, or cannot change the size.
+    Raises `ConfigError` where timm does not know the name, does not take an option or cannot change the size.
     """
     import timm
 
@@ -195,15 +197,23 @@ def build_trunk(config: TimmConfig, embed_dim: int) -> Any:
         options |= {"num_classes": embed_dim, **pool}
     elif config.projection == "none":
         options |= {"num_classes": 0, **pool}
+    if not timm.is_model(config.name):
+        close = nearest(config.name, timm.list_models())
+        raise ConfigError(
+            f"timm {timm.__version__} has no model {config.name!r}.{f' Did you mean {close[0]}?' if close else ''} "
+            "timm.list_models() lists them; a newer timm may have it."
+        )
+    make = functools.partial(timm.create_model, config.name, pretrained=False, **options)
     try:
-        trunk: Any = timm.create_model(config.name, pretrained=False, **options)
+        trunk: Any = make()
     except (TypeError, AssertionError) as error:
         raise ConfigError(f"timm's {config.name} does not take {options}: {error}.") from error
-    except RuntimeError as error:
-        raise ConfigError(
-            f"timm {timm.__version__} cannot build {config.name!r} ({error}); name one of timm.list_models() or "
-            "install a newer timm."
-        ) from error
+    except RuntimeError:
+        if not nn.Linear(1, 1).weight.is_meta:
+            raise
+        # Some models try themselves on an empty image while they are built; it has to be where their weights are.
+        with torch.device("meta"):
+            trunk = make()
     if config.projection in ("linear", "mlp"):
         trunk.reset_classifier(0, **pool)
     _set_size(trunk, config)
@@ -230,8 +240,6 @@ def _set_size(trunk: Any, config: TimmConfig) -> None:
 
 def _join(output: Any) -> Tensor:
     """Class and register tokens in front of the others, as the blocks see them."""
-    import torch
-
     if isinstance(output, Tensor):
         return output
     patches, prefix = output
