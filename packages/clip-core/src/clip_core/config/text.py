@@ -180,6 +180,10 @@ class ModernTextConfig(Schema):
         positive(self, "vocab_size", "width", "layers", "heads", "mlp_dim", "norm_eps", "rope_theta")
         self.require(self.context_length >= 3, "context_length", "3 or more (start, one token, end)")
         self.require(self.width % (2 * self.heads) == 0, "heads", f"heads of even width in {self.width}")
+        for field in ("eos_id", "pad_id"):
+            self.require(
+                0 <= getattr(self, field) < self.vocab_size, field, f"an id below vocab_size {self.vocab_size}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

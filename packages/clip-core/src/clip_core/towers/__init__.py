@@ -5,9 +5,17 @@ Towers that are made of another library's modules import it when one is built.
 
 from __future__ import annotations
 
-from clip_core.config import ImageConfig, NaFlexConfig, ResNetConfig, TextConfig, TextTowerConfig, TimmConfig, VitConfig
-from clip_core.errors import ConfigError
+from clip_core.config import (
+    ImageConfig,
+    ModernTextConfig,
+    NaFlexConfig,
+    ResNetConfig,
+    TextConfig,
+    TextTowerConfig,
+    VitConfig,
+)
 from clip_core.towers.interface import ImageTower, TextTower
+from clip_core.towers.modern import ModernTextTower
 from clip_core.towers.resnet import ModifiedResNet
 from clip_core.towers.text import TextTransformer
 from clip_core.towers.vit import VisionTransformer
@@ -34,4 +42,8 @@ def build_text_tower(config: TextTowerConfig, embed_dim: int) -> TextTower:
     """The text tower that `config` states, with features of width `embed_dim`."""
     if isinstance(config, TextConfig):
         return TextTransformer(config, embed_dim)
-    raise ConfigError(f"text tower {config.kind}")
+    if isinstance(config, ModernTextConfig):
+        return ModernTextTower(config, embed_dim)
+    from clip_core.towers.hf import HfTextTower
+
+    return HfTextTower(config, embed_dim)
