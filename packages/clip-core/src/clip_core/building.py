@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from clip_core.coca import CoCa
 from clip_core.config import ClipConfig
 from clip_core.device import resolve_device, values_wanted
 from clip_core.errors import ConfigError
@@ -68,7 +69,7 @@ def build(
 def lay_out(config: ClipConfig) -> Clip:
     """The model with every parameter on the meta device; its buffers, which the layout determines, have values."""
     with _parameters_on_meta():
-        return assemble(config)
+        return assemble(config) if config.decoder is None else CoCa(config)
 
 
 @contextlib.contextmanager
