@@ -16,6 +16,11 @@ NEWER = {
     "ViT-B-16-SigLIP2-naflex",
     "ViT-SO400M-16-SigLIP2-naflex",
     "gte-modernbert-base-ViT-B-32-256",
+    "moderntext-ViT-B-32-256",
+    "moderntext-naflex_ViT-B-16",
+    "moderntext-naflex_ViT-B-32",
+    "moderntext-naflex_ViT-B-deep-16",
+    "moderntext-naflex_ViT-SO150M2-16",
     "naflex_ViT-B-16",
     "naflex_ViT-B-32",
 }

@@ -16,6 +16,7 @@ from clip_core.presets import (
     eva,
     hf,
     mobileclip,
+    modern,
     naflex,
     pe,
     resnet,
@@ -44,6 +45,7 @@ _PRESETS: dict[str, ClipConfig] = {
     **naflex.PRESETS,
     **timm_vit.PRESETS,
     **hf.PRESETS,
+    **modern.PRESETS,
     **coca.PRESETS,
 }
 

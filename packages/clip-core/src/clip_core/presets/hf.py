@@ -156,8 +156,18 @@ SOURCES = {
 
 
 def hf_tokenizer(text: HfTextConfig, source: str) -> HfTokenizerConfig:
-    """The tokenizer of `source` on the Hub, with the context and padding of `text` and OpenCLIP's cleaning."""
-    return HfTokenizerConfig(context_length=text.context_length, source=source, clean="whitespace", pad_id=text.pad_id)
+    """The tokenizer of `source` on the Hub, with the context and padding of `text` and OpenCLIP's cleaning.
+
+    NLLB's puts a language before each text, which is the position that its encoder is read at; English unless the
+    record is changed.
+    """
+    return HfTokenizerConfig(
+        context_length=text.context_length,
+        source=source,
+        clean="whitespace",
+        pad_id=text.pad_id,
+        language="eng_Latn" if text.model_type == "m2m_100" else "",
+    )
 
 
 def _vit_b_32(image_size: int = 224, activation: Activation = "gelu") -> VitConfig:
