@@ -132,14 +132,6 @@ def test_a_language_stands_first(tmp_path: Path) -> None:
         tokenizer.with_language("eng_Lat")
 
 
-def test_settings_say_whether_start_and_end_are_added(tmp_path: Path) -> None:
-    words_json(tmp_path / "tokenizer.json")
-    (tmp_path / "tokenizer_config.json").write_text(
-        json.dumps({"add_bos_token": False, "add_eos_token": True, "eos_token": {"content": "</s>"}})
-    )
-    assert build_tokenizer(config(pad_id=1), tmp_path)("a").tolist() == [[4, 2, 1, 1, 1, 1, 1, 1]]
-
-
 def test_no_post_processor_adds_nothing(tmp_path: Path) -> None:
     words_json(tmp_path / "tokenizer.json", post_processor=None)
     assert build_tokenizer(config(pad_id=1), tmp_path)("a").tolist() == [[4, 1, 1, 1, 1, 1, 1, 1]]

@@ -60,7 +60,7 @@ class HfTokenizer(RowTokenizer):
         self.files = (path, *(folder / name for name in SETTINGS_FILES if (folder / name).is_file()))
         self._settings = _read_settings(self.files[1:])
         self._backend = _read_backend(path, self._settings)
-        self._ends = _read_ends(self._backend, self._settings, path)
+        self._ends = _read_ends(self._backend, path)
         self._set(config)
 
     def _set(self, config: HfTokenizerConfig) -> None:
@@ -210,16 +210,8 @@ def _word_piece(path: Path, settings: dict[str, Any]) -> Backend:
     return backend
 
 
-def _read_ends(backend: Backend, settings: dict[str, Any], path: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids before and after a text: what the settings state, as transformers has it, or else the file itself."""
-    if "add_bos_token" in settings or "add_eos_token" in settings:
-        ends: list[tuple[int, ...]] = []
-        for switch, name in (("add_bos_token", "bos_token"), ("add_eos_token", "eos_token")):
-            token = settings.get(name)
-            token = token.get("content") if isinstance(token, dict) else token
-            index = backend.token_to_id(token) if settings.get(switch) and isinstance(token, str) else None
-            ends.append(() if index is None else (int(index),))
-        return ends[0], ends[1]
+def _read_ends(backend: Backend, path: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids before and after a text: tokenizer.json says it, and settings do not, as transformers 5 has it."""
     if backend.post_processor is None:
         return (), ()
     return _ends(json.loads(backend.post_processor.__getstate__()), path)
