@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_core.config import VitConfig, size_pair
-from clip_core.layers.block import Transformer
+from clip_core.layers.block import Transformer, pick_layers
 from clip_core.layers.drop import PatchDropout
 from clip_core.layers.pool import AttentionPool
 from clip_core.layers.positions import resize_grid, sin_cos_grid, square_grid
@@ -63,6 +63,7 @@ class VisionTransformer(ImageTower):
                 self.attn_pool_contrastive = AttentionPool(embed_dim, config.width, pool.heads, 1)
             pooled_width = embed_dim
         self.ln_post = nn.LayerNorm(pooled_width, eps=config.norm_eps)
+        self.pooler = nn.Linear(pooled_width, pooled_width) if config.dense_pool else None
         self.head_dropout = nn.Dropout(config.head_dropout) if config.head_dropout else nn.Identity()
         self.proj = nn.Parameter(torch.empty(pooled_width, embed_dim))
 
@@ -77,6 +78,8 @@ class VisionTransformer(ImageTower):
         for part in (self.ln_pre, self.ln_post, self.attn_pool, self.attn_pool_contrastive):
             if isinstance(part, nn.LayerNorm | AttentionPool):
                 part.reset_parameters()
+        if self.pooler is not None:
+            self.pooler.reset_parameters()
         for parameter in (self.class_embedding, self.positional_embedding, self.proj):
             nn.init.normal_(parameter, std=self.config.width**-0.5)
         if self.config.positions == "sin_cos":
@@ -104,6 +107,14 @@ class VisionTransformer(ImageTower):
         """What leaves each block, (B, S, W), the class token first."""
         return self.transformer.intermediates(self._embed(images), layers)
 
+    def features_and_intermediates(
+        self, images: Tensor, layers: Sequence[int] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The features (B, D) and what leaves each block, in one pass."""
+        wanted = pick_layers(len(self.transformer.resblocks), layers)
+        *outputs, last = self.transformer.intermediates(self._embed(images), [*wanted, -1])
+        return self._project(self._pool(last)[0]), outputs
+
     def lock(self, unlocked_groups: int = 0, freeze_bn_stats: bool = False) -> None:
         """Freeze all but the last `unlocked_groups` groups; there are no batch norms to freeze.
 
@@ -114,7 +125,7 @@ class VisionTransformer(ImageTower):
         *blocks, last = self.transformer.resblocks
         groups: list[Group] = [[self.conv1, self.class_embedding, self.positional_embedding, self.ln_pre]]
         groups += [[block] for block in blocks]
-        groups += [[last, self.ln_post], [self.proj]]
+        groups += [[last, self.ln_post], [self.proj] if self.pooler is None else [self.pooler, self.proj]]
         unlock_last(groups, unlocked_groups, "unlocked_groups", outside=self.parameters())
         if self.config.positions == "sin_cos":
             self.positional_embedding.requires_grad_(False)
@@ -132,11 +143,20 @@ class VisionTransformer(ImageTower):
         adapted = dict(tensors)
         table = adapted.get(_POSITIONS)
         rows, width = self.positional_embedding.shape
-        if table is not None and table.ndim == 2 and table.shape[1] == width and table.shape[0] != rows:
-            old = square_grid(table.shape[0] - 1)
-            if old is not None:
-                log.info("Interpolating the positions of the image tower from %dx%d to %dx%d", *old, *self.grid)
-                adapted[_POSITIONS] = resize_grid(table, old, self.grid)
+        if table is None or table.ndim != 2 or table.shape[1] != width:
+            return adapted
+        old = square_grid(table.shape[0] - 1)
+        if old is not None and table.shape[0] != rows:
+            log.info("Interpolating the positions of the image tower from %dx%d to %dx%d", *old, *self.grid)
+            adapted[_POSITIONS] = resize_grid(table, old, self.grid)
+        elif old is not None and old != self.grid:
+            log.warning(
+                "The %d positions of the image tower are taken for a grid of %dx%d; should they be of %dx%d, the "
+                "features are wrong: then ask for an image size that has another number of patches",
+                rows - 1,
+                *self.grid,
+                *old,
+            )
         return adapted
 
     def _embed(self, images: Tensor) -> Tensor:
@@ -166,5 +186,7 @@ class VisionTransformer(ImageTower):
         return (x[:, 0] if self.config.pool == "token" else tokens.mean(dim=1)), tokens
 
     def _project(self, pooled: Tensor) -> Tensor:
+        if self.pooler is not None:
+            pooled = torch.tanh(self.pooler(pooled))
         out: Tensor = self.head_dropout(pooled) @ self.proj
         return out
