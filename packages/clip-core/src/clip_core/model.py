@@ -7,7 +7,7 @@ in the flat layout, the text tower's under `text.` in the nested one. Building, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -17,16 +17,20 @@ from torch import Tensor, nn
 from clip_core.config import ClipConfig, TextConfig
 from clip_core.errors import ConfigError
 from clip_core.towers import ImageTower, TextTower, TextTransformer, build_image_tower, build_text_tower
+from clip_core.towers.outputs import ImageFormat, as_layers, split_tokens
 
 __all__ = ["Clip", "ClipOutput", "FlatClip", "NestedClip", "assemble"]
 
 
 class ClipOutput(NamedTuple):
-    """What a forward pass gives: L2-normalised features and the scale and bias of their logits."""
+    """What a forward pass gives: L2-normalised features and the scale and bias of their logits.
 
-    image_features: Tensor
+    Features of what was not given to the model are None.
+    """
+
+    image_features: Tensor | None
     """(B, D), each row of length 1."""
-    text_features: Tensor
+    text_features: Tensor | None
     """(B, D), each row of length 1."""
     logit_scale: Tensor
     """Scalar, already exponentiated: logits are `logit_scale * image_features @ text_features.T`."""
@@ -105,38 +109,134 @@ class Clip(nn.Module):
             **{f"{self.text_prefix}{key}": value for key, value in self.text_tower.adapt_text_weights(text).items()},
         }
 
-    def encode_image(self, images: Tensor, normalize: bool = False) -> Tensor:
+    def encode_image(self, images: Tensor, normalize: bool = False, *, deterministic: bool = False) -> Tensor:
         """Images (B, 3, size, size), preprocessed, any floating dtype -> features (B, D) in the weights' dtype.
 
-        With `normalize` each row has length 1. Raises `ConfigError` for another shape or an integer dtype.
+        Args:
+            images: what the model's transform gives, stacked.
+            normalize: make each row of length 1.
+            deterministic: compute each image by itself, so that its features are the same to the last bit whatever
+                the batch around it, on one machine with one number of threads; slower. Without it they differ by
+                rounding, about 1e-6 of their size in float32.
+
+        Raises:
+            ConfigError: another shape or an integer dtype.
         """
-        features: Tensor = self.visual(self._checked_images(images))
-        return F.normalize(features, dim=-1) if normalize else features
+        checked = self._checked_images(images)
+        encode: Callable[[Tensor], Tensor] = self.visual
+        return _alone(encode, checked, normalize) if deterministic else _normalized(encode(checked), normalize)
 
-    def encode_text(self, tokens: Tensor, normalize: bool = False) -> Tensor:
-        """Token ids (B, S), int64, S at most the context length -> features (B, D).
+    def encode_text(self, tokens: Tensor, normalize: bool = False, *, deterministic: bool = False) -> Tensor:
+        """Token ids (B, S), int64, S at most the context length -> features (B, D) on the device of the weights.
 
-        With `normalize` each row has length 1. Raises `ConfigError` for another shape or a floating dtype.
+        Leave the ids on the CPU, whatever that device is: then a causal tower that reads its features at the end of
+        the text computes each distinct prefix once and no padding, which for short texts is many times faster and
+        differs by rounding. Ids on another device are not waited for and take the long way.
+
+        Args:
+            tokens: what the model's tokenizer gives.
+            normalize: make each row of length 1.
+            deterministic: as in `encode_image`.
+
+        Raises:
+            ConfigError: another shape or a floating dtype.
         """
-        features = self.text_tower.text_features(self._checked_tokens(tokens))
-        return F.normalize(features, dim=-1) if normalize else features
+        checked = self._checked_tokens(tokens)
+        encode = self.text_tower.text_features
+        return _alone(encode, checked, normalize) if deterministic else _normalized(encode(checked), normalize)
 
-    def forward(self, images: Tensor, tokens: Tensor) -> ClipOutput:
-        """Images (B, 3, size, size) and token ids (B, S) -> normalised features, scale and bias."""
+    def forward(self, image: Tensor | None = None, text: Tensor | None = None) -> ClipOutput:
+        """Images (B, 3, size, size) and token ids (B, S) -> normalised features, scale and bias.
+
+        Either may be left out. The arguments have open_clip's names.
+        """
         return ClipOutput(
-            image_features=self.encode_image(images, normalize=True),
-            text_features=self.encode_text(tokens, normalize=True),
+            image_features=None if image is None else self.encode_image(image, normalize=True),
+            text_features=None if text is None else self.encode_text(text, normalize=True),
             logit_scale=self.logit_scale.exp(),
             logit_bias=self.logit_bias,
         )
 
+    def forward_intermediates(
+        self,
+        image: Tensor | None = None,
+        text: Tensor | None = None,
+        image_indices: int | Sequence[int] | None = None,
+        text_indices: int | Sequence[int] | None = None,
+        *,
+        normalize: bool = True,
+        intermediates_only: bool = False,
+        image_output_fmt: ImageFormat = "NCHW",
+        image_output_extra_tokens: bool = False,
+        output_logits: bool = False,
+        output_logit_scale_bias: bool = False,
+    ) -> dict[str, Tensor | list[Tensor]]:
+        """What leaves the blocks of the towers, by open_clip's names and arguments.
+
+        Args:
+            image: as in `encode_image`, or None to leave this tower out.
+            text: as in `encode_text`, or None to leave this tower out.
+            image_indices: which blocks (stages of a convolutional tower): the last so many, a list (-1 the last), or
+                None for all.
+            text_indices: as `image_indices`.
+            normalize: make the rows of the features of length 1.
+            intermediates_only: leave the features out, and blocks behind the last one asked for unrun.
+            image_output_fmt: "NCHW" (B, W, rows, columns) or "NLC" (B, rows * columns, W).
+            image_output_extra_tokens: also give the tokens before the patches, (B, P, W).
+            output_logits: also give the logits of every image for every text, and the transpose of it.
+            output_logit_scale_bias: also give the scale, exponentiated, and the bias where there is one.
+
+        Returns:
+            `image_intermediates`, `image_intermediates_prefix`, `text_intermediates` (lists, the latter (B, S, W)),
+            `image_features`, `text_features`, `image_logits`, `text_logits`, `logit_scale`, `logit_bias`: those that
+            were asked for. Intermediates are without the tower's last norm.
+
+        Raises:
+            ConfigError: inputs that cannot be encoded, a block that is not there, logits without both inputs.
+        """
+        output: dict[str, Tensor | list[Tensor]] = {}
+        features: dict[str, Tensor] = {}
+        if image is not None:
+            images = self._checked_images(image)
+            layers = as_layers(image_indices)
+            if intermediates_only:
+                blocks = self.visual.intermediates(images, layers)
+            else:
+                features["image"], blocks = self.visual.features_and_intermediates(images, layers)
+            parts = [split_tokens(self.visual, block, image_output_fmt) for block in blocks]
+            output["image_intermediates"] = [patches for patches, _ in parts]
+            if image_output_extra_tokens:
+                output["image_intermediates_prefix"] = [before for _, before in parts]
+        if text is not None:
+            tokens = self._checked_tokens(text).to(self.logit_scale.device)
+            layers = as_layers(text_indices)
+            if intermediates_only:
+                output["text_intermediates"] = self.text_tower.text_intermediates(tokens, layers)
+            else:
+                features["text"], blocks = self.text_tower.text_features_and_intermediates(tokens, layers)
+                output["text_intermediates"] = blocks
+        for name, value in features.items():
+            output[f"{name}_features"] = _normalized(value, normalize)
+        if output_logits and not intermediates_only:
+            if len(features) < 2:
+                raise ConfigError("output_logits is True without both inputs; allowed: image and text together.")
+            first, second = (F.normalize(features[name], dim=-1) for name in ("image", "text"))
+            output["image_logits"] = logits = self._logits(first, second)
+            output["text_logits"] = logits.T
+        if output_logit_scale_bias:
+            output["logit_scale"] = self.logit_scale.exp()
+            if self.logit_bias is not None:
+                output["logit_bias"] = self.logit_bias
+        return output
+
     def get_logits(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of every image for every text, (B_images, B_texts), and the transpose of it."""
-        image_features, text_features, scale, bias = Clip.forward(self, images, tokens)  # a subclass may add to it
-        per_image = scale * image_features @ text_features.T
-        if bias is not None:
-            per_image = per_image + bias
+        per_image = self._logits(self.encode_image(images, normalize=True), self.encode_text(tokens, normalize=True))
         return per_image, per_image.T
+
+    def _logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        logits = self.logit_scale.exp() * image_features @ text_features.T
+        return logits if self.logit_bias is None else logits + self.logit_bias
 
     def _checked_images(self, images: Tensor) -> Tensor:
         """`images` in the dtype of the weights; raises `ConfigError` for what `encode_image` does not take."""
@@ -199,6 +299,23 @@ class NestedClip(Clip):
     def text_tower(self) -> TextTower:
         """`self.text`."""
         return self.text
+
+
+def _normalized(features: Tensor, wanted: bool) -> Tensor:
+    return F.normalize(features, dim=-1) if wanted else features
+
+
+def _alone(encode: Callable[[Tensor], Tensor], inputs: Tensor, normalize: bool) -> Tensor:
+    """`encode` row by row.
+
+    BLAS chooses its kernels, and with them the order of additions, by the shape of the whole batch; with two threads
+    even rows of one batch get different ones. A batch of one is the same work each time. It is copied because the
+    order may depend on where a row begins in memory, too.
+    """
+    if not len(inputs):
+        return _normalized(encode(inputs), normalize)
+    rows = (inputs[row : row + 1].clone(memory_format=torch.contiguous_format) for row in range(len(inputs)))
+    return torch.cat([_normalized(encode(row), normalize) for row in rows])
 
 
 def assemble(config: ClipConfig) -> Clip:

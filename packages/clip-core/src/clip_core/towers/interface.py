@@ -37,6 +37,12 @@ class ImageTower(nn.Module):
         """What leaves each block, (B, T, W) or (B, W, height, width): of all blocks, or of `layers` (-1 the last)."""
         raise NotImplementedError
 
+    def features_and_intermediates(
+        self, images: Tensor, layers: Sequence[int] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """`forward` and `intermediates` of the same images; a tower that can does both in one pass."""
+        return self(images), self.intermediates(images, layers)
+
     def check_images(self, images: Tensor) -> None:
         """Raise `ConfigError` unless `images` has a shape that this tower takes."""
         height, width = self.image_size
@@ -90,6 +96,12 @@ class TextTower(nn.Module):
     def text_intermediates(self, tokens: Tensor, layers: Sequence[int] | None = None) -> list[Tensor]:
         """What leaves each block, (B, S, W): of all blocks, or of `layers` (-1 the last)."""
         raise NotImplementedError
+
+    def text_features_and_intermediates(
+        self, tokens: Tensor, layers: Sequence[int] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """As `ImageTower.features_and_intermediates`."""
+        return self.text_features(tokens), self.text_intermediates(tokens, layers)
 
     def lock_text(self, unlocked_layers: int = 0, freeze_layer_norm: bool = True) -> None:
         """Freeze all but the last `unlocked_layers` layers; without `freeze_layer_norm` the norms stay trainable."""

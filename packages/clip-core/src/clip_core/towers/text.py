@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_core.config import TextConfig
-from clip_core.layers.block import Transformer
+from clip_core.layers.block import Transformer, pick_layers
 from clip_core.layers.positions import resize_line
 from clip_core.layers.reading import PrefixTree, TreeEnds
 from clip_core.towers.interface import TextTower
@@ -109,6 +109,15 @@ class TextTransformer(TextTower):
         """What leaves each block, (B, S, W), or (B, S + 1, W) with a class token, which is last."""
         x, mask = self._embed_text(tokens)
         return self.transformer.intermediates(x, layers, mask)
+
+    def text_features_and_intermediates(
+        self, tokens: Tensor, layers: Sequence[int] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The features (B, D) and what leaves each block, in one pass."""
+        wanted = pick_layers(len(self.transformer.resblocks), layers)
+        x, mask = self._embed_text(tokens)
+        *outputs, last = self.transformer.intermediates(x, [*wanted, -1], mask)
+        return self._project_text(self.ln_final(self._pool_text(last, tokens))), outputs
 
     def lock_text(self, unlocked_layers: int = 0, freeze_layer_norm: bool = True) -> None:
         """Freeze all but the last `unlocked_layers` groups; without `freeze_layer_norm` the norms stay trainable.
