@@ -1,0 +1,48 @@
+"""Rows of token ids that a text tower cannot mean: of another length, padded otherwise, or of another vocabulary.
+
+A tower that reads its last position, or attends to padding as to any token, gives plausible and wrong features for
+them. Values are looked at on the CPU only, where it costs microseconds; no device is waited for.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from clip_core.config import ClipConfig, HfTokenizerConfig, TextConfig
+from clip_core.errors import ConfigError
+from clip_core.towers.short_text import readable
+
+__all__ = ["check_rows"]
+
+
+def check_rows(tokens: Tensor, config: ClipConfig) -> None:
+    """Raise `ConfigError` unless `tokens`, integers (B, S), can be rows of the tokenizer of this model."""
+    text = config.text
+    whole = isinstance(text, TextConfig) and (not text.causal or text.pool == "last")
+    if whole and tokens.shape[1] != text.context_length:
+        raise ConfigError(
+            f"encode_text got rows of {tokens.shape[1]} ids; allowed: {text.context_length}, padded, because this "
+            "model was trained on whole rows. Use the tokenizer that comes with the model."
+        )
+    if not tokens.numel() or not readable(tokens):
+        return
+    low, high = (int(value) for value in tokens.aminmax())
+    if low < 0 or high >= text.vocab_size:
+        raise ConfigError(
+            f"encode_text got the token id {low if low < 0 else high}; allowed: 0 to {text.vocab_size - 1}. "
+            "Use the tokenizer that comes with the model."
+        )
+    if whole and isinstance(config.tokenizer, HfTokenizerConfig):
+        _check_padding(tokens, config.tokenizer.pad_id)
+
+
+def _check_padding(tokens: Tensor, pad_id: int) -> None:
+    # A row whose last two ids are equal is padded with them: one without padding has a token there and then the end.
+    last = tokens[:, -1]
+    wrong = (last == tokens[:, -2]) & (last != pad_id)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise ConfigError(
+            f"encode_text got rows padded with {int(last[row])}, such as row {row}; allowed: {pad_id}. "
+            "Use the tokenizer that comes with the model."
+        )
