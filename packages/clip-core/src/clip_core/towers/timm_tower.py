@@ -116,7 +116,9 @@ class TimmTower(BatchNormTower):
         if "return_prefix_tokens" not in inspect.signature(read).parameters:
             outputs = read(images, output_fmt="NCHW", **options)
         else:
-            outputs = read(images, output_fmt="NLC", return_prefix_tokens=True, **options)
+            # timm raises where it is asked for class tokens and there are none.
+            options["return_prefix_tokens"] = self.trunk.num_prefix_tokens > 0
+            outputs = read(images, output_fmt="NLC", **options)
             outputs = [_join(output) for output in outputs]
         return [outputs[order.index(index)] for index in wanted]
 
