@@ -24,7 +24,7 @@ from clip_core.images import open_image
 from clip_core.model import Clip, ClipOutput
 from clip_core.preprocess import build_transform
 from clip_core.presets import get_config, list_models
-from clip_core.storage import load, save
+from clip_core.storage import export, load, save
 
 __all__ = [
     "Bundle",
@@ -44,6 +44,7 @@ __all__ = [
     "create",
     "create_model",
     "create_model_and_transforms",
+    "export",
     "get_config",
     "get_tokenizer",
     "list_models",

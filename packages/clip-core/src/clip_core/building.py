@@ -17,10 +17,12 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from clip_core.coca import CoCa
 from clip_core.config import ClipConfig
+from clip_core.convert.checkpoint import Checkpoint
+from clip_core.convert.reading import open_file
 from clip_core.device import resolve_device, values_wanted
 from clip_core.errors import ConfigError
 from clip_core.model import Clip, assemble
-from clip_core.weights import load_weights, read_weights
+from clip_core.weights import load_weights
 
 __all__ = ["DTYPES", "Precision", "build", "lay_out"]
 
@@ -30,7 +32,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def build(
     config: ClipConfig,
-    weights: str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | Checkpoint | None = None,
     *,
     precision: Precision = "fp32",
     device: str | torch.device = "cpu",
@@ -39,7 +41,8 @@ def build(
 
     Args:
         config: what to build.
-        weights: a `.safetensors`, `.pt`, `.pth` or `.bin` file; None draws weights from torch's global generator.
+        weights: a checkpoint, or a file in a layout that `convert` reads; None draws weights from torch's global
+            generator. Whether a checkpoint's own configuration is `config` is the caller's affair.
         precision: dtype of the parameters. The scale and bias of the logits stay in float32.
         device: "meta" gives the layout alone, without memory and without values; no weights are read.
 
@@ -57,7 +60,8 @@ def build(
     if device.type == "meta":
         model.to("meta")  # buffers have values even then
     elif weights is not None:
-        load_weights(model, model.adapt_weights(read_weights(weights)), weights)
+        held = weights if isinstance(weights, Checkpoint) else open_file(weights)
+        load_weights(model, model.adapt_weights(held.tensors(config)), held.path)
     else:
         _allocate(model)
         with torch.no_grad():

@@ -14,13 +14,14 @@ import torch
 from clip_core.building import Precision, build
 from clip_core.bundle import Bundle
 from clip_core.config import ClipConfig, Size
+from clip_core.convert.checkpoint import Checkpoint, differences
+from clip_core.convert.reading import FILE_SUFFIXES
 from clip_core.errors import CheckpointMismatch, ConfigError
 from clip_core.model import Clip
 from clip_core.preprocess import AugmentConfig, Transform, build_transform
-from clip_core.presets import get_config
-from clip_core.storage import WEIGHTS_FILE, read_config
+from clip_core.presets import QUICK_GELU_SUFFIX, get_config, list_models
+from clip_core.storage import open_checkpoint
 from clip_core.tokenizer import Tokenizer, build_tokenizer
-from clip_core.weights import SUFFIXES
 
 __all__ = ["create", "create_model", "create_model_and_transforms", "get_tokenizer"]
 
@@ -33,25 +34,29 @@ def create_model(
     *,
     image_size: Size | None = None,
     context_length: int | None = None,
+    ema: bool | None = None,
 ) -> Clip:
     """The architecture `name` in evaluation mode, with the weights of `pretrained` or freshly drawn ones.
 
     Args:
         name: one of `list_models()`.
-        pretrained: a weights file in OpenCLIP's layout, or a bundle folder; a tag needs `clip_hub.create_model`.
+        pretrained: a weights file of OpenCLIP, OpenAI, big_vision (`.npz`) or PaddleNLP (`.pdparams`); or a folder: a
+            bundle, one in OpenCLIP's layout, or one of transformers. A tag needs `clip_hub.create_model`.
         precision: dtype of the parameters: "fp32", "bf16" or "fp16".
         device: "meta" builds the layout without memory.
         image_size: pixels of the images' sides, one number or (height, width), where not the architecture's own.
         context_length: most tokens of a text, where not the architecture's own. The preprocessing and the tokenizer
             change with it, and positions of weights that were trained with another size are interpolated.
+        ema: for a file that holds weights and their moving average: True takes the average, False the others.
 
     Raises:
         UnknownModel: no such architecture; the nearest names are listed.
-        ConfigError: `pretrained` is neither a file nor a folder, or a folder with another configuration.
-        CheckpointMismatch: the weights cannot be read or do not fit.
+        ConfigError: `pretrained` is neither a file nor a folder, or a folder that cannot be understood.
+        CheckpointMismatch: the weights cannot be read or do not fit; or they state another model, activation or
+            preprocessing than `name`: the message names the right one.
     """
     config = get_config(name).resized(image_size, context_length)
-    weights = _find_weights(name, config, pretrained, image_size, context_length)
+    weights = _find_weights(name, config, pretrained, image_size, context_length, ema)
     return build(config, weights, precision=precision, device=device)
 
 
@@ -64,9 +69,12 @@ def create_model_and_transforms(
     augment: AugmentConfig | None = None,
     image_size: Size | None = None,
     context_length: int | None = None,
+    ema: bool | None = None,
 ) -> tuple[Clip, Transform, Transform]:
     """As `create_model`, with the training transform and the evaluation transform: (model, train, eval)."""
-    model = create_model(name, pretrained, precision, device, image_size=image_size, context_length=context_length)
+    model = create_model(
+        name, pretrained, precision, device, image_size=image_size, context_length=context_length, ema=ema
+    )
     preprocess = model.config.preprocess
     return model, build_transform(preprocess, train=True, augment=augment), build_transform(preprocess)
 
@@ -79,6 +87,7 @@ def create(
     *,
     image_size: Size | None = None,
     context_length: int | None = None,
+    ema: bool | None = None,
     tokenizer: str | os.PathLike[str] | None = None,
 ) -> Bundle:
     """As `create_model`, with the transform and the tokenizer beside the model.
@@ -92,7 +101,9 @@ def create(
     # Before the weights: what is wrong with a vocabulary shows at once.
     config = get_config(name).resized(image_size, context_length).tokenizer
     given = None if tokenizer is None else build_tokenizer(config, tokenizer)
-    model = create_model(name, pretrained, precision, device, image_size=image_size, context_length=context_length)
+    model = create_model(
+        name, pretrained, precision, device, image_size=image_size, context_length=context_length, ema=ema
+    )
     bundle = Bundle.of(model, pretrained if pretrained and Path(pretrained).is_dir() else None)
     return bundle if given is None else dataclasses.replace(bundle, tokenizer=given)
 
@@ -117,40 +128,46 @@ def _find_weights(
     pretrained: str | os.PathLike[str] | None,
     image_size: Size | None,
     context_length: int | None,
-) -> Path | None:
+    ema: bool | None,
+) -> Checkpoint | None:
     # An empty string is how open_clip's commands say "none".
     if pretrained is None or pretrained == "":
         return None
     path = Path(pretrained)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        held = read_config(path).resized(image_size, context_length)
-        if held != config:
-            raise CheckpointMismatch(
-                f"The bundle {path} holds another model than {name!r}: {_difference(config, held)}. "
-                f"Load it as it is with clip_core.load({str(path)!r})."
+    if not path.exists():
+        if path.suffix in FILE_SUFFIXES or len(path.parts) > 1:
+            raise ConfigError(
+                f"There is no file or folder {str(pretrained)!r}; give the path of weights, of a bundle, or of another "
+                "checkpoint folder."
             )
-        return path / WEIGHTS_FILE
-    if path.suffix in SUFFIXES or len(path.parts) > 1:
-        raise ConfigError(f"There is no file or folder {str(pretrained)!r}; give the path of weights or of a bundle.")
-    raise ConfigError(
-        f"pretrained={str(pretrained)!r} is neither a file nor a folder. clip-core opens local weights only; for a "
-        "published tag install clip-hub and call clip_hub.create_model with the same arguments."
-    )
+        raise ConfigError(
+            f"pretrained={str(pretrained)!r} is neither a file nor a folder. clip-core opens local weights only; for a "
+            "published tag install clip-hub and call clip_hub.create_model with the same arguments."
+        )
+    found = open_checkpoint(path, config, ema=ema)
+    if found.config is None:
+        return found
+    held = found.config.resized(image_size, context_length)
+    different = differences(config, held)
+    if different:
+        fields = ", ".join(f"{key} is {theirs!r} there, {ours!r} asked" for key, (ours, theirs) in different.items())
+        fitting = _name_of(found.config)
+        raise CheckpointMismatch(
+            f"{path} ({found.layout}) holds another model than {name!r}: {fields}. "
+            + (f"Its architecture is {fitting!r}: ask for that name, or load" if fitting else "Load")
+            + f" it as it is with clip_core.load({str(path)!r})."
+        )
+    return found
 
 
-def _difference(asked: ClipConfig, held: ClipConfig) -> str:
-    """The fields in which two configurations differ, as "text.activation is 'quick_gelu' there, 'gelu' asked"."""
-
-    def flat(value: object, prefix: str) -> dict[str, object]:
-        if isinstance(value, dict):
-            return {k: v for key, item in value.items() for k, v in flat(item, f"{prefix}{key}.").items()}
-        return {prefix.rstrip("."): value}
-
-    ours, theirs = flat(asked.to_json(), ""), flat(held.to_json(), "")
-    return ", ".join(
-        f"{key} is {theirs.get(key)!r} there, {ours.get(key)!r} asked"
-        for key in {**ours, **theirs}
-        if ours.get(key) != theirs.get(key)
-    )
+def _name_of(held: ClipConfig) -> str | None:
+    """The architecture that `held` is, if it has a name."""
+    for name in (*list_models(), *(f"{name}{QUICK_GELU_SUFFIX}" for name in list_models())):
+        if not name.endswith(QUICK_GELU_SUFFIX * 2):
+            try:
+                config = get_config(name)
+            except ConfigError:
+                continue  # another library's towers choose no activation
+            if not differences(config, held):
+                return name
+    return None

@@ -1,4 +1,4 @@
-"""The bundle on disk: a folder with `clip_config.json` and `model.safetensors` that loads with no network.
+"""Models on disk: the bundle, a folder with `clip_config.json` and `model.safetensors`, and the layouts of others.
 
 `clip_config.json` holds a `ClipConfig` and the number of its schema; the weights must fit it exactly. The files of a
 tokenizer other than CLIP's own lie beside them, byte for byte as they were read.
@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import shutil
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from clip_core.building import Precision, build
 from clip_core.bundle import Bundle
 from clip_core.config import ClipConfig
-from clip_core.errors import ConfigError, StorageError
+from clip_core.convert.checkpoint import Checkpoint, placed
+from clip_core.convert.reading import fitting_names, open_file, open_folder
+from clip_core.convert.writing import Layout, to_layout
+from clip_core.errors import ConfigError
+from clip_core.folders import write_folder
 from clip_core.schema import JSON
 from clip_core.tokenizer import TOKENIZER_FILES, tokenizer_files
+from clip_core.weights import read_weights
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "load", "read_config", "save"]
+__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "export", "load", "open_checkpoint", "read_config", "save"]
 
 CONFIG_FILE = "clip_config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -41,62 +46,129 @@ def save(bundle: Bundle, folder: str | os.PathLike[str], *, overwrite: bool = Fa
             meta device and has no values, or the files of the tokenizer are gone.
         StorageError: it cannot be written there, or the disk is full.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    if bundle.model.logit_scale.is_meta:
-        raise ConfigError("A model on the meta device has no weights to save; create it on another device.")
-    target = Path(folder).resolve()
-    held = {path.name for path in target.iterdir()} if target.is_dir() else set()
-    if target.is_file() or (held and not overwrite):
-        raise ConfigError(f"{folder} already exists; choose another folder or pass overwrite=True to replace a bundle.")
-    if Path.cwd().is_relative_to(target):
-        raise ConfigError(f"{folder} is the current folder or holds it; choose a folder inside it.")
-    if held - {CONFIG_FILE, WEIGHTS_FILE} - TOKENIZER_FILES or (held and CONFIG_FILE not in held):
-        raise ConfigError(f"{folder} holds more than a bundle ({min(held)} ...) and is not replaced; choose another.")
+    tensors = _values(bundle)
     vocabulary = tokenizer_files(bundle.tokenizer)
-    # Everything is written beside the target first: a kill or a full disk never leaves half a bundle under its name.
-    scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    old = scratch.with_suffix(".old")
-    try:
-        scratch.mkdir(parents=True)
-        content = {"schema": SCHEMA, "model": bundle.config.to_json()}
+    content = {"schema": SCHEMA, "model": bundle.config.to_json()}
+
+    def write(scratch: Path) -> None:
         (scratch / CONFIG_FILE).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        tensors = {key: value.detach().contiguous() for key, value in bundle.model.state_dict().items()}
         save_file(tensors, scratch / WEIGHTS_FILE, metadata={"format": "pt"})
         for path in vocabulary:
             shutil.copyfile(path, scratch / path.name)
-        if target.is_dir():
-            target.rename(old)
-        scratch.rename(target)
-    except BaseException as error:
-        if old.exists():
-            old.rename(target)
-        shutil.rmtree(scratch, ignore_errors=True)
-        if isinstance(error, (OSError, SafetensorError)):
-            needed = sum(value.nbytes for value in bundle.model.state_dict().values())
-            raise StorageError(
-                f"Cannot write the bundle {folder}, about {needed / 1e6:.1f} MB: {error}. Nothing was left there; make "
-                "room or choose another folder."
-            ) from error
-        raise
-    if old.exists():
-        shutil.rmtree(old)
-    return Path(folder)
+
+    return write_folder(
+        folder,
+        write,
+        what="bundle",
+        mark=CONFIG_FILE,
+        files={CONFIG_FILE, WEIGHTS_FILE, *TOKENIZER_FILES},
+        size=sum(value.nbytes for value in tensors.values()),
+        overwrite=overwrite,
+    )
+
+
+def export(
+    bundle: Bundle, folder: str | os.PathLike[str], layout: Layout = "open_clip", *, overwrite: bool = False
+) -> Path:
+    """Write `bundle` as a folder that another library loads; the folder appears whole or not at all.
+
+    Args:
+        bundle: what to write; parameters keep their dtype.
+        folder: where; its parents are made.
+        layout: "open_clip" for `open_clip.create_model_and_transforms("local-dir:FOLDER")`, "transformers" for
+            `CLIPModel` or `SiglipModel.from_pretrained(FOLDER)` with its processor, "timm" for the image tower alone,
+            `timm.create_model("local-dir:FOLDER", pretrained=True)`. `load` reads the first two back.
+        overwrite: replace an export in the same layout. A folder that holds anything else is never replaced.
+
+    Raises:
+        ConfigError: unknown layout; the layout cannot express this model, the message says which part of it; or the
+            folder exists and may not be replaced.
+        StorageError: it cannot be written there, or the disk is full.
+    """
+    from safetensors.torch import save_file
+
+    exported = to_layout(layout, bundle.config, _values(bundle))
+    vocabulary = tokenizer_files(bundle.tokenizer) if exported.has_tokenizer else ()
+
+    def write(scratch: Path) -> None:
+        for name, text in exported.texts.items():
+            (scratch / name).write_text(text, encoding="utf-8")
+        save_file(exported.tensors, scratch / exported.weights, metadata={"format": "pt"})
+        for path in vocabulary:
+            shutil.copyfile(path, scratch / path.name)
+
+    return write_folder(
+        folder,
+        write,
+        what=f"{layout} export",
+        mark=exported.mark,
+        files={*exported.texts, exported.weights, *TOKENIZER_FILES},
+        size=sum(value.nbytes for value in exported.tensors.values()),
+        overwrite=overwrite,
+    )
+
+
+def _values(bundle: Bundle) -> dict[str, Tensor]:
+    if bundle.model.logit_scale.is_meta:
+        raise ConfigError("A model on the meta device has no weights to save; create it on another device.")
+    return {key: value.detach().contiguous() for key, value in bundle.model.state_dict().items()}
 
 
 def load(
-    folder: str | os.PathLike[str], *, precision: Precision = "fp32", device: str | torch.device = "cpu"
+    path: str | os.PathLike[str],
+    *,
+    precision: Precision = "fp32",
+    device: str | torch.device = "cpu",
+    ema: bool | None = None,
 ) -> Bundle:
-    """The bundle in `folder`, with no network and no pickle.
+    """The bundle in `path`, with no network and no code of the file run; everything about it is taken from there.
+
+    Args:
+        path: a folder: a bundle, one in OpenCLIP's layout, or one of transformers (`CLIPModel`, `SiglipModel`,
+            `ChineseCLIPModel`, `VisionTextDualEncoderModel`); or OpenAI's weights in a file. Other files of weights do
+            not say which model they are: `create(name, pretrained=path)`.
+        precision: dtype of the parameters: "fp32", "bf16" or "fp16".
+        device: "meta" builds the layout without memory.
+        ema: for a file that holds weights and their moving average: True takes the average, False the others.
 
     Raises:
-        ConfigError: the folder is missing or is no bundle, or its configuration is not valid.
+        ConfigError: the path is missing or is none of these, or its configuration is not valid.
         CheckpointMismatch: its weights are missing, damaged or do not fit its configuration.
     """
-    folder = Path(folder)
-    config = read_config(folder)
-    return Bundle.of(build(config, folder / WEIGHTS_FILE, precision=precision, device=device), folder)
+    path = Path(path)
+    held = open_checkpoint(path, ema=ema)
+    if held.config is None:
+        names = fitting_names(path, ema=ema)
+        raise ConfigError(
+            f"{path} holds {held.layout}, which do not say their model, activation and preprocessing. Name it: "
+            f"clip_core.create(NAME, pretrained={str(path)!r})"
+            + (f"; by their sizes they could be of {', '.join(names)}." if names else ".")
+        )
+    model = build(held.config, held, precision=precision, device=device)
+    return Bundle.of(model, path if path.is_dir() else None)
+
+
+def open_checkpoint(
+    path: str | os.PathLike[str], asked: ClipConfig | None = None, *, ema: bool | None = None
+) -> Checkpoint:
+    """The checkpoint in `path`, a bundle or what `convert` reads; no weights are read yet but to tell a file's layout.
+
+    Raises as `load`. `asked` gives the preprocessing to a folder that does not state any.
+    """
+    path = Path(path)
+    if path.is_file():
+        return open_file(path, ema=ema)
+    if not path.is_dir() or (path / CONFIG_FILE).exists() or not any(path.glob("*.json")):
+        config = read_config(path)
+        return Checkpoint(
+            path=path / WEIGHTS_FILE,
+            layout="bundle",
+            config=config,
+            tensors=lambda wanted: placed(read_weights(path / WEIGHTS_FILE, ema=ema), wanted),
+        )
+    return open_folder(path, asked, ema=ema)
 
 
 def read_config(folder: str | os.PathLike[str]) -> ClipConfig:

@@ -37,6 +37,7 @@ class VitConfig(Schema):
     `drop_path` the chance that a sample goes round each branch of the last block (rising linearly from 0 at the first
     one) and `head_dropout` that of a feature before the projection; all three do nothing in evaluation. "sin_cos"
     positions are fixed and still part of the weights. `attention_pool` has its own norms, with torch's epsilon.
+    `dense_pool` puts a layer with tanh between pooling and projection (BERT's pooler, which transformers' ViT has).
     """
 
     kind: ClassVar[str] = "vit"
@@ -57,6 +58,7 @@ class VitConfig(Schema):
     patch_dropout: float = 0.0
     drop_path: float = 0.0
     head_dropout: float = 0.0
+    dense_pool: bool = False
 
     def check(self) -> None:
         positive(self, "image_size", "patch_size", "width", "layers", "heads", "mlp_dim", "norm_eps")
