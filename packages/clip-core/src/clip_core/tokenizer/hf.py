@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clip_core.config import HfTokenizerConfig
 from clip_core.errors import ConfigError, DataError, nearest
+from clip_core.tokenizer.backend import encode_all
 from clip_core.tokenizer.checks import checked_ids
 from clip_core.tokenizer.cleaning import cleaner
 from clip_core.tokenizer.interface import TokenBatch
@@ -30,8 +31,6 @@ __all__ = ["HF_VOCABULARIES", "SETTINGS_FILES", "HfTokenizer"]
 # In order of preference; where there is a tokenizer.json the others are not read.
 HF_VOCABULARIES = ("tokenizer.json", "vocab.txt", "spiece.model", "tokenizer.model", "sentencepiece.model")
 SETTINGS_FILES = ("tokenizer_config.json", "special_tokens_map.json")
-
-_BLOCK = 8192  # texts of a step: memory stays flat
 
 
 class HfTokenizer(RowTokenizer):
@@ -91,11 +90,7 @@ class HfTokenizer(RowTokenizer):
 
     def bodies(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, cleaned first, uncut and without what begins and ends a row."""
-        ids: list[list[int]] = []
-        for first in range(0, len(texts), _BLOCK):
-            block = [self._clean(text) for text in texts[first : first + _BLOCK]]
-            ids += [found.ids for found in self._backend.encode_batch_fast(block, add_special_tokens=False)]
-        return ids
+        return encode_all(self._backend, self._clean, texts)
 
     def fill(
         self, bodies: Sequence[Sequence[int]], uncut: Sequence[int], context_length: int | None = None

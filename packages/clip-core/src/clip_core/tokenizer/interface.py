@@ -14,9 +14,10 @@ class TokenBatch(NamedTuple):
     """Token ids and how long each text really was.
 
     Attributes:
-        tokens: int64 (B, context_length): start of text, the ids, end of text, then zeros; cut to the context, where
-            the last id is end of text.
-        lengths: int64 (B,): the number of tokens each text has uncut, start and end of text included; 2 if it is empty.
+        tokens: int64 (B, context_length): start of text, the ids, end of text, then padding (zeros for CLIP's own); cut
+            to the context, where what ends a text stays.
+        lengths: int64 (B,): the number of tokens each text has uncut, what begins and ends it included (also an end
+            that `drop_separator` then pads over); 2 for CLIP's own if it is empty.
     """
 
     tokens: Tensor

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clip_core.config import TiktokenTokenizerConfig
 from clip_core.errors import ConfigError, DataError
+from clip_core.tokenizer.backend import encode_all
 from clip_core.tokenizer.checks import checked_ids
 from clip_core.tokenizer.cleaning import cleaner
 from clip_core.tokenizer.rows import RowTokenizer
@@ -23,8 +24,6 @@ from clip_core.tokenizer.rows import RowTokenizer
 __all__ = ["ENCODINGS", "TiktokenTokenizer", "rank_file"]
 
 ENCODINGS = ("r50k_base",)
-
-_BLOCK = 8192
 
 
 def rank_file(config: TiktokenTokenizerConfig) -> str:
@@ -77,11 +76,7 @@ class TiktokenTokenizer(RowTokenizer):
 
     def bodies(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, cleaned first, uncut and without start and end of text."""
-        ids: list[list[int]] = []
-        for first in range(0, len(texts), _BLOCK):
-            block = [self._clean(text) for text in texts[first : first + _BLOCK]]
-            ids += [found.ids for found in self._backend.encode_batch_fast(block, add_special_tokens=False)]
-        return ids
+        return encode_all(self._backend, self._clean, texts)
 
     def decode(self, ids: Tensor | Iterable[int], *, skip_special_tokens: bool = False) -> str:
         """The text that one row of ids spells, U+FFFD where bytes are no UTF-8.
