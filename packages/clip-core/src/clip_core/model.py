@@ -18,6 +18,7 @@ from clip_core.config import ClipConfig, TextConfig
 from clip_core.errors import ConfigError
 from clip_core.towers import ImageTower, TextTower, TextTransformer, build_image_tower, build_text_tower
 from clip_core.towers.outputs import ImageFormat, as_layers, split_tokens
+from clip_core.towers.token_rows import check_rows
 
 __all__ = ["Clip", "ClipOutput", "FlatClip", "NestedClip", "assemble"]
 
@@ -109,11 +110,14 @@ class Clip(nn.Module):
             **{f"{self.text_prefix}{key}": value for key, value in self.text_tower.adapt_text_weights(text).items()},
         }
 
-    def encode_image(self, images: Tensor, normalize: bool = False, *, deterministic: bool = False) -> Tensor:
+    def encode_image(
+        self, images: Tensor | Mapping[str, Tensor], normalize: bool = False, *, deterministic: bool = False
+    ) -> Tensor:
         """Images (B, 3, size, size), preprocessed, any floating dtype -> features (B, D) in the weights' dtype.
 
         Args:
-            images: what the model's transform gives, stacked.
+            images: what the model's transform gives, stacked; for a NaFlex model also the patches of
+                `preprocess_naflex`.
             normalize: make each row of length 1.
             deterministic: compute each image by itself, so that its features are the same to the last bit whatever
                 the batch around it, on one machine with one number of threads; slower. Without it they differ by
@@ -122,6 +126,8 @@ class Clip(nn.Module):
         Raises:
             ConfigError: another shape or an integer dtype.
         """
+        if isinstance(images, Mapping):
+            return _normalized(self.visual.patch_features(images, alone=deterministic), normalize)
         checked = self._checked_images(images)
         encode: Callable[[Tensor], Tensor] = self.visual
         return _alone(encode, checked, normalize) if deterministic else _normalized(encode(checked), normalize)
@@ -142,6 +148,8 @@ class Clip(nn.Module):
             ConfigError: another shape or a floating dtype.
         """
         checked = self._checked_tokens(tokens)
+        if not isinstance(self.text_tower, TextTransformer):
+            checked = checked.to(self.logit_scale.device)
         encode = self.text_tower.text_features
         return _alone(encode, checked, normalize) if deterministic else _normalized(encode(checked), normalize)
 
@@ -266,6 +274,7 @@ class Clip(nn.Module):
             )
         if tokens.is_floating_point() or tokens.dtype == torch.bool:
             raise ConfigError(f"encode_text got {tokens.dtype}; allowed: token ids as torch.int64.")
+        check_rows(tokens, self.config)
         return tokens
 
 
