@@ -128,10 +128,12 @@ class HfTextTower(TextTower):
 
     def set_text_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass, in training mode only, as transformers does."""
+        # Recent releases call it activation checkpointing and warn about the other name.
+        word = "activation" if hasattr(self.transformer, "activation_checkpointing_enable") else "gradient"
         if enable:
-            self.transformer.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            getattr(self.transformer, f"{word}_checkpointing_enable")({"use_reentrant": False})
         else:
-            self.transformer.gradient_checkpointing_disable()
+            getattr(self.transformer, f"{word}_checkpointing_disable")()
 
     def no_text_weight_decay(self) -> set[str]:
         """The learned tables of positions and segments."""
