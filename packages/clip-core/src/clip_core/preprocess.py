@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from clip_core.images import ImageSource
 
-__all__ = ["AugmentConfig", "Transform", "build_transform"]
+__all__ = ["AugmentConfig", "Transform", "build_transform", "open_rgb"]
 
 # Of an image after resizing and before cropping; Pillow's own limit for decoding is of this order.
 _MOST_PIXELS = 100_000_000
@@ -69,6 +69,11 @@ def build_transform(
         steps += [crop, _to_rgb, *changes, *finish]
     composed: Transform = transforms.Compose(steps)
     return composed
+
+
+def open_rgb(source: ImageSource) -> Image:
+    """The image of `source` in RGB, made so before it is resized; see `build_transform` for what is refused."""
+    return _to_rgb(_expand(open_image(source)))
 
 
 def _evaluation_steps(config: PreprocessConfig) -> list[Any]:

@@ -43,6 +43,16 @@ class ImageTower(nn.Module):
         """`forward` and `intermediates` of the same images; a tower that can does both in one pass."""
         return self(images), self.intermediates(images, layers)
 
+    def patch_features(self, patches: Mapping[str, Tensor], *, alone: bool = False) -> Tensor:
+        """Patches with their places, of a tower that takes such, -> (B, D); `alone` computes each image by itself.
+
+        Raises `ConfigError` where the tower takes images only.
+        """
+        raise ConfigError(
+            f"encode_image got {type(patches).__name__}; allowed: a tensor (batch, 3, height, width). "
+            "Only a NaFlex tower takes patches."
+        )
+
     def check_images(self, images: Tensor) -> None:
         """Raise `ConfigError` unless `images` has a shape that this tower takes."""
         height, width = self.image_size

@@ -45,15 +45,16 @@ class NaFlexTower(TimmTower):
                 f"multiples of {side}. Use the transform that comes with the model."
             )
 
-    def patch_features(self, patches: Mapping[str, Tensor]) -> Tensor:
+    def patch_features(self, patches: Mapping[str, Tensor], *, alone: bool = False) -> Tensor:
         """Patches of images -> (B, D), not normalised.
 
         Args:
-            patches: "patches" (B, N, 3 P^2) in the dtype of the weights, pixel after pixel with its three channels;
+            patches: "patches" (B, N, 3 P^2), any floating dtype, pixel after pixel with its three channels;
                 "patch_coord" (B, N, 2) int64, row and column of each; "patch_valid" (B, N) bool, False where a place
                 is filled up and no patch. Other keys are not read.
+            alone: compute each image by itself.
 
-        Raises `ConfigError` for a missing key or a shape that does not fit.
+        Raises `ConfigError` for a missing key, and for a shape or a dtype that does not fit.
         """
         missing = [key for key in _KEYS if key not in patches]
         if missing:
@@ -66,10 +67,19 @@ class NaFlexTower(TimmTower):
                 f"encode_image got patches {tuple(values.shape)}, patch_coord {tuple(coord.shape)} and patch_valid "
                 f"{tuple(valid.shape)}; allowed: (batch, N, {width}), (batch, N, 2) and (batch, N)."
             )
-        if coord.is_floating_point() or valid.dtype != torch.bool:
+        if not values.is_floating_point() or coord.is_floating_point() or valid.dtype != torch.bool:
             raise ConfigError(
-                f"encode_image got patch_coord as {coord.dtype} and patch_valid as {valid.dtype}; allowed: torch.int64 "
-                "and torch.bool."
+                f"encode_image got patches as {values.dtype}, patch_coord as {coord.dtype} and patch_valid as "
+                f"{valid.dtype}; allowed: a floating dtype, torch.int64 and torch.bool."
             )
+        if not valid.any(dim=1).all():
+            raise ConfigError("encode_image got an image without a valid patch; allowed: one patch or more in each.")
+        values = values.to(next(self.parameters()).dtype)
+        if alone:
+            rows = [self._read(values[i : i + 1], coord[i : i + 1], valid[i : i + 1]) for i in range(len(values))]
+            return torch.cat(rows)
+        return self._read(values, coord, valid)
+
+    def _read(self, values: Tensor, coord: Tensor, valid: Tensor) -> Tensor:
         features: Tensor = self.head(self.trunk(values, patch_coord=coord, patch_valid=valid))
         return features

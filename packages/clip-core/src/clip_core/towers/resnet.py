@@ -175,6 +175,13 @@ class ModifiedResNet(BatchNormTower):
         maps = list(itertools.islice(self._stages(images), max(wanted, default=-1) + 1))
         return [maps[index] for index in wanted]
 
+    def features_and_intermediates(
+        self, images: Tensor, layers: Sequence[int] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """`forward` and `intermediates` in one pass, which batch norms count once."""
+        maps = list(self._stages(images))
+        return self.attnpool(maps[-1]), [maps[index] for index in pick_layers(5, layers)]
+
     def lock(self, unlocked_groups: int = 0, freeze_bn_stats: bool = False) -> None:
         """See `ImageTower.lock`; the groups are the stem, the four stages and the attention pooling.
 

@@ -106,21 +106,31 @@ class TimmTower(BatchNormTower):
 
     def intermediates(self, images: Tensor, layers: Sequence[int] | None = None) -> list[Tensor]:
         """What leaves each block of a transformer, (B, T, W), or each stage of another, (B, W, height, width)."""
+        return self._run(images, layers, only=True)[1]
+
+    def features_and_intermediates(
+        self, images: Tensor, layers: Sequence[int] | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """`forward` and `intermediates` in one pass."""
+        last, outputs = self._run(images, layers, only=False)
+        return self.head(self.trunk.forward_head(last)), outputs
+
+    def _run(self, images: Tensor, layers: Sequence[int] | None, *, only: bool) -> tuple[Tensor, list[Tensor]]:
+        """What the pooling reads, and the outputs asked for; with `only` the former is not computed."""
         read = self.trunk.forward_intermediates
         wanted = pick_layers(self._depth(), layers)
-        # timm answers in the order of the layers.
-        order = sorted(set(wanted))
-        if not order:
-            return []
-        options: dict[str, Any] = {"indices": order, "intermediates_only": True, "stop_early": True}
-        if "return_prefix_tokens" not in inspect.signature(read).parameters:
-            outputs = read(images, output_fmt="NCHW", **options)
+        # timm answers in the order of the layers, and has to be asked for one at least.
+        order = sorted(set(wanted)) or [0]
+        options: dict[str, Any] = {"indices": order, "output_fmt": "NCHW"}
+        if "return_prefix_tokens" in inspect.signature(read).parameters:
+            # It raises where it is asked for class tokens and there are none.
+            options |= {"output_fmt": "NLC", "return_prefix_tokens": self.trunk.num_prefix_tokens > 0}
+        if only:
+            last, outputs = images, read(images, intermediates_only=True, stop_early=True, **options)
         else:
-            # timm raises where it is asked for class tokens and there are none.
-            options["return_prefix_tokens"] = self.trunk.num_prefix_tokens > 0
-            outputs = read(images, output_fmt="NLC", **options)
-            outputs = [_join(output) for output in outputs]
-        return [outputs[order.index(index)] for index in wanted]
+            last, outputs = read(images, **options)
+        joined = [_join(output) for output in outputs]
+        return last, [joined[order.index(index)] for index in wanted]
 
     def _depth(self) -> int:
         return len(self.trunk.blocks) if self._is_transformer else len(self.trunk.feature_info)
