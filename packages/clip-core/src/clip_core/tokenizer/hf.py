@@ -59,6 +59,7 @@ class HfTokenizer(RowTokenizer):
         self.files = (path, *(folder / name for name in SETTINGS_FILES if (folder / name).is_file()))
         self._settings = _read_settings(self.files[1:])
         self._backend = _read_backend(path, self._settings)
+        self.vocab_size = 1 + max(self._backend.get_vocab().values())
         self._ends = _read_ends(self._backend, path)
         self._set(config)
 
@@ -69,7 +70,6 @@ class HfTokenizer(RowTokenizer):
         if config.language:
             # Older files put the language behind the end; the models were trained with it in front.
             self.prefix_ids, self.suffix_ids = (self._language_id(config.language),), self._ends[1][:1]
-        self.vocab_size = 1 + max(self._backend.get_vocab().values())
         where = self.files[0]
         if self.pad_id >= self.vocab_size:
             raise ConfigError(

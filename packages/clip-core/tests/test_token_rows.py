@@ -1,0 +1,80 @@
+"""Rows of ids that a model would silently misread are refused: clip_core.towers.token_rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+
+import clip_core
+from clip_core.building import build
+from clip_core.config import HfTokenizerConfig
+from clip_core.errors import ConfigError
+from clip_core.model import Clip
+
+PAD, END, LENGTH, VOCABULARY = 1, 1, 8, 50
+
+
+def untrained(**text: Any) -> Clip:
+    """`tiny` with another text tower, and a tokenizer that pads with 1 as SigLIP's does."""
+    config = clip_core.get_config("tiny")
+    return build(
+        dataclasses.replace(
+            config,
+            layout="nested",
+            text=dataclasses.replace(config.text, context_length=LENGTH, vocab_size=VOCABULARY, **text),  # type: ignore[arg-type]
+            tokenizer=HfTokenizerConfig(context_length=LENGTH, source="org/name", clean="canonicalize", pad_id=PAD),
+        ),
+        None,
+    )
+
+
+@pytest.fixture(scope="module", params=[{"causal": False, "pool": "last"}, {"causal": False}, {"pool": "last"}])
+def whole(request: pytest.FixtureRequest) -> Clip:
+    """A model that was trained on whole rows."""
+    return untrained(**request.param)
+
+
+def row(*ids: int, pad: int = PAD, length: int = LENGTH) -> torch.Tensor:
+    return torch.tensor([[*ids, *[pad] * (length - len(ids))]])
+
+
+def test_rows_of_its_tokenizer_pass(whole: Clip) -> None:
+    for ids in (row(5, 6, END), row(END), row(5, 5, 5, 5, 5, 5, 5, END), row(5, 6, 7, 8, 9, 10, END)):
+        assert whole.encode_text(ids).shape == (1, whole.config.embed_dim)
+    assert whole.encode_text(row(5)[:0]).shape == (0, whole.config.embed_dim)
+
+
+@pytest.mark.parametrize("length", [3, 7, 9])
+def test_another_length_is_refused(whole: Clip, length: int) -> None:
+    with pytest.raises(ConfigError, match=rf"encode_text got .*{length}.*; allowed: .*tokenizer that comes with"):
+        whole.encode_text(row(5, 6, END, length=length))
+
+
+def test_other_padding_is_refused(whole: Clip) -> None:
+    ids = torch.cat([row(5, 6, END), row(5, 6, END, pad=0)])
+    with pytest.raises(ConfigError, match="rows padded with 0, such as row 1; allowed: 1"):
+        whole.encode_text(ids)
+
+
+@pytest.mark.parametrize("bad", [VOCABULARY, -1, 49407])
+def test_ids_of_another_vocabulary_are_refused(whole: Clip, bad: int) -> None:
+    for model in (whole, untrained()):
+        with pytest.raises(ConfigError, match=rf"token id {bad}; allowed: 0 to {VOCABULARY - 1}"):
+            model.encode_text(row(5, bad, END))
+
+
+def test_causal_models_that_read_the_end_take_shorter_rows() -> None:
+    model = untrained(pool="eos", eos_id=END)
+    short, long = row(5, 6, END, length=3), row(5, 6, END, pad=0)
+    torch.testing.assert_close(model.encode_text(short), model.encode_text(long))
+
+
+def test_values_elsewhere_are_not_looked_at(whole: Clip) -> None:
+    from clip_core.towers.token_rows import check_rows
+
+    check_rows(torch.full((2, LENGTH), VOCABULARY, device="meta"), whole.config)
+    with pytest.raises(ConfigError, match="rows of 3 ids"):
+        check_rows(torch.zeros(2, 3, dtype=torch.int64, device="meta"), whole.config)
