@@ -1,4 +1,4 @@
-"""`python -m clip_core classify`: score one image against texts with a bundle, using nothing but this package."""
+"""`python -m clip_core classify` and `embed`: use a bundle from the command line, with nothing but this package."""
 
 from __future__ import annotations
 
@@ -18,20 +18,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"clip-core {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--bundle", required=True, metavar="DIR", help="the bundle folder, or another that load takes")
+    shared.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps or auto (default cpu)")
+    shared.add_argument("--precision", default="fp32", metavar="P", help="fp32, bf16 or fp16 weights (default fp32)")
     classify = commands.add_parser(
         "classify",
+        parents=[shared],
         help="which of these texts describes the image?",
         description="Score one image against texts; prints one line per text, best first: probability, tab, text.",
     )
-    classify.add_argument("--bundle", required=True, metavar="DIR", help="the bundle folder")
-    classify.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps or auto (default cpu)")
     classify.add_argument("image", help="an image file that Pillow reads")
     classify.add_argument("text", nargs="+", help='candidate texts, say "a dog" "a cat"')
+    embed = commands.add_parser(
+        "embed",
+        parents=[shared],
+        help="features of many images as a NumPy or Parquet file",
+        description="Write the features of images in folders and tar files, sorted by name. A run that was stopped "
+        "goes on when the same command is given again. Exit code 1: done, but some images are broken and listed.",
+    )
+    embed.add_argument("source", nargs="+", help="a folder, searched to any depth, or a tar file")
+    embed.add_argument("--output", required=True, metavar="FILE", help="what to write: ends in .npy or .parquet")
+    embed.add_argument("--normalize", action="store_true", help="rows of length 1")
+    embed.add_argument("--batch-size", type=int, default=64, metavar="N", help="images at a time (default 64)")
+    embed.add_argument("--workers", type=int, default=2, metavar="N", help="threads that decode (default 2)")
+    embed.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="progress bar on stderr (default: where stderr is a terminal)",
+    )
     options = parser.parse_args(arguments)
-    return run(lambda: _classify(options), parser.prog)
+    command = _classify if options.command == "classify" else _embed
+    return run(lambda: command(options), parser.prog)
 
 
-def _classify(options: argparse.Namespace) -> None:
+def _classify(options: argparse.Namespace) -> int:
     # Imported late so that --help answers at once.
     import torch
 
@@ -41,7 +62,7 @@ def _classify(options: argparse.Namespace) -> None:
     from clip_core.zero_shot import encode_texts
 
     image = open_image(options.image)
-    bundle = load(options.bundle, device=options.device)
+    bundle = load(options.bundle, precision=options.precision, device=options.device)
     with torch.inference_mode():
         pixels = bundle.preprocess(image).unsqueeze(0).to(bundle.model.logit_scale.device)
         feature = bundle.model.encode_image(pixels, normalize=True).float().cpu()
@@ -56,6 +77,28 @@ def _classify(options: argparse.Namespace) -> None:
             probabilities = (logits + bundle.model.logit_bias.float().cpu()).sigmoid()[0].tolist()
     for probability, text in sorted(zip(probabilities, options.text, strict=True), reverse=True):
         print(f"{probability:.4f}\t{text}")
+    return 0
+
+
+def _embed(options: argparse.Namespace) -> int:
+    from clip_core.embedding import embed
+    from clip_core.storage import load
+
+    bundle = load(options.bundle, precision=options.precision, device=options.device)
+    done = embed(
+        bundle,
+        options.source,
+        options.output,
+        normalize=options.normalize,
+        batch_size=options.batch_size,
+        workers=options.workers,
+        progress=sys.stderr.isatty() if options.progress is None else options.progress,
+    )
+    print(f"{options.output}\t{done.rows} rows of {done.dimensions}")
+    if done.broken:
+        total = done.rows + done.broken
+        print(f"{done.broken} of {total} images broken and without a row: see {done.broken_file}", file=sys.stderr)
+    return 1 if done.broken else 0
 
 
 if __name__ == "__main__":
