@@ -21,7 +21,9 @@ from clip_core.errors import (
     UnknownModel,
 )
 from clip_core.images import open_image
+from clip_core.int8 import quantize
 from clip_core.model import Clip, ClipOutput
+from clip_core.onnx_export import export_onnx
 from clip_core.preprocess import build_transform
 from clip_core.presets import get_config, list_models
 from clip_core.storage import export, load, save
@@ -45,10 +47,12 @@ __all__ = [
     "create_model",
     "create_model_and_transforms",
     "export",
+    "export_onnx",
     "get_config",
     "get_tokenizer",
     "list_models",
     "load",
     "open_image",
+    "quantize",
     "save",
 ]

@@ -43,10 +43,8 @@ class FirstPosition(Reading):
     """The first position of each row, which attends to all: (B, S, W) -> (B, 1, W)."""
 
     def attend(self, x: Tensor, weight: Tensor, bias: Tensor, heads: int) -> Tensor:
-        width = x.shape[-1]
-        (query,) = _split(F.linear(x[:, :1], weight[:width], bias[:width]), 1, heads)
-        key, value = _split(F.linear(x, weight[width:], bias[width:]), 2, heads)
-        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        query, key, value = _split(F.linear(x, weight, bias), 3, heads)
+        return F.scaled_dot_product_attention(query[:, :, :1], key, value).transpose(1, 2).flatten(2)
 
     def take(self, x: Tensor) -> Tensor:
         return x[:, :1]
@@ -96,8 +94,9 @@ class TreeEnds(Reading):
 
     def attend(self, x: Tensor, weight: Tensor, bias: Tensor, heads: int) -> Tensor:
         width = x.shape[-1]
-        (query,) = _split(F.linear(self.take(x)[:, None], weight[:width], bias[:width]), 1, heads)
-        key, value = _split(self.tree._spread(F.linear(x, weight[width:], bias[width:])), 2, heads)
+        packed = F.linear(x, weight, bias)
+        (query,) = _split(self.take(packed[:, :width])[:, None], 1, heads)
+        key, value = _split(self.tree._spread(packed[:, width:]), 2, heads)
         seen = torch.arange(key.shape[2], device=x.device) <= self.tree.last[:, None]  # (R, T)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None, None])
         return mixed.flatten(1)

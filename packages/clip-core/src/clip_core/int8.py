@@ -1,0 +1,57 @@
+"""int8 weights for inference: less memory, nearly the same features. Activations keep their dtype.
+
+The work is torchao's; this says which weights of a CLIP model are worth it and which are left alone: embeddings,
+norms, convolutions, positions and the last projections keep their dtype.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+
+import torch
+from torch import nn
+
+from clip_core.errors import ConfigError
+from clip_core.layers.attention import Attention
+from clip_core.model import Clip
+
+__all__ = ["quantize"]
+
+
+def quantize(model: Clip) -> Clip:
+    """A copy of `model` whose linear layers hold int8 weights with one scale per output channel.
+
+    Features of ViT-B-32 keep a cosine above 0.999 with those of the float weights, and the blocks of its towers take a
+    quarter of their float32 memory; on a CPU this saves memory, not time. Tensors that are not quantized are shared
+    with `model`. The copy is for inference, and `clip_core.save` refuses it.
+
+    Raises:
+        ConfigError: torchao is not installed, or the model is on the meta device.
+    """
+    if importlib.util.find_spec("torchao") is None:
+        raise ConfigError(
+            "quantize needs torchao, which is not installed: pip install 'clip-core[int8]'. Without it, "
+            "precision='bf16' halves the memory of a float32 model."
+        )
+    if model.logit_scale.is_meta:
+        raise ConfigError("A model on the meta device has no weights to quantize; create it on another device.")
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    copied = copy.deepcopy(model, shared)  # the memo keeps the tensors: modules are copied, values are not
+    for module in copied.modules():
+        if isinstance(module, Attention):
+            module.in_proj_weight = _int8(module.in_proj_weight)
+        elif type(module) is nn.Linear:
+            module.weight = _int8(module.weight)
+    return copied.eval().requires_grad_(False)
+
+
+def _int8(weight: nn.Parameter) -> nn.Parameter:
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    # torchao quantizes layers, not tensors.
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    with torch.no_grad():
+        quantize_(layer, Int8WeightOnlyConfig())
+    return layer.weight
