@@ -120,7 +120,7 @@ class TimmConfig(Schema):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class NaFlexConfig(TimmConfig):
-    """A transformer of timm over any number of patches, of images of any shape (NaFlexVit; Dehghani et al. 2023, NaViT).
+    """A transformer of timm over any number of patches, of images of any shape (NaFlexVit, after Dehghani et al. 2023).
 
     `patch_size` is in pixels. `max_patches` is the number of patches that an image keeping its shape is resized for;
     `image_size` that of the square which it is squashed to where a batch of one shape is wanted.

@@ -191,7 +191,7 @@ class DecoderConfig(Schema):
     """CoCa's multimodal decoder: causal blocks, each followed by one that attends to the image (Yu et al. 2022).
 
     Its width is that of both towers' tokens. `start_id` begins a caption, `end_id` ends it, `pad_id` fills what is
-    behind; ids of the tokenizer's vocabulary, which may be larger than the `vocab_size` ids that the decoder can choose.
+    behind: ids of the tokenizer, whose vocabulary may be larger than the `vocab_size` ids that the decoder can choose.
     """
 
     kind: ClassVar[str] = "decoder"
