@@ -327,8 +327,11 @@ def _tokenizer(cfg: dict[str, Any], text: TextTowerConfig, pad_id: int | None) -
     kwargs = {"clean": "whitespace", "strip_sep_token": False, **(cfg["tokenizer_kwargs"] or {})}
     if set(kwargs) - {"clean", "strip_sep_token"}:
         raise ConfigError(f"text_cfg.tokenizer_kwargs is {kwargs!r}; allowed: clean, strip_sep_token.")
-    if pad_id is None:
-        pad_id = text.pad_id if isinstance(text, HfTextConfig) else _known_padding().get(_short(source))
+    known = _known_tokenizers().get(_short(source))
+    if pad_id is None and isinstance(text, HfTextConfig):
+        pad_id = text.pad_id
+    elif pad_id is None and known is not None:
+        pad_id = known.pad_id
     if pad_id is None:
         raise ConfigError(
             f"text_cfg.hf_tokenizer_name is {source!r}, of which clip-core does not know what it pads with; put its "
@@ -340,9 +343,11 @@ def _tokenizer(cfg: dict[str, Any], text: TextTowerConfig, pad_id: int | None) -
         clean=kwargs["clean"],
         pad_id=pad_id,
         drop_separator=kwargs["strip_sep_token"],
+        # What the tokenizer begins with where nothing is asked for, as OpenCLIP leaves it.
+        language="" if known is None else known.language,
     )
 
 
-def _known_padding() -> dict[str, int]:
+def _known_tokenizers() -> dict[str, HfTokenizerConfig]:
     tokenizers = [get_config(name).tokenizer for name in list_models()]
-    return {_short(held.source): held.pad_id for held in tokenizers if isinstance(held, HfTokenizerConfig)}
+    return {_short(held.source): held for held in tokenizers if isinstance(held, HfTokenizerConfig)}

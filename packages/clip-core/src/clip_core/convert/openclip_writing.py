@@ -19,6 +19,7 @@ from clip_core.config import (
     TextTowerConfig,
     TimmConfig,
     TokenizerConfig,
+    VitConfig,
 )
 from clip_core.config.values import Size
 from clip_core.convert.checkpoint import differences
@@ -35,9 +36,8 @@ def to_openclip_config(config: ClipConfig) -> dict[str, Any]:
     Raises:
         ConfigError: OpenCLIP 3.3.0 cannot build this model; says which part of it.
     """
-    activations = {
-        part.activation for part in (config.image, config.text, config.decoder) if hasattr(part, "activation")
-    }
+    parts = (config.image, config.text, config.decoder)
+    activations = {part.activation for part in parts if isinstance(part, VitConfig | TextConfig | DecoderConfig)}
     if "quick_gelu" in activations and len(activations) > 1:
         raise ConfigError(f"OpenCLIP's quick_gelu is for both towers; this model has {', '.join(sorted(activations))}.")
     model: dict[str, Any] = {
