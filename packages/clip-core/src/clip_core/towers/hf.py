@@ -19,6 +19,7 @@ from clip_core.errors import ConfigError
 from clip_core.layers.block import pick_layers
 from clip_core.towers.interface import TextTower
 from clip_core.towers.locking import Group, unlock_last
+from clip_core.towers.row_lengths import encode_unpadded
 
 __all__ = ["HfTextTower"]
 
@@ -64,8 +65,8 @@ class HfTextTower(TextTower):
                 layer.reset_parameters()
 
     def text_features(self, tokens: Tensor) -> Tensor:
-        """Token ids (B, S), int64, S at most the context length, -> (B, D), not normalised."""
-        return self._read(tokens)[0]
+        """Token ids (B, S), int64, padding only behind a text, -> (B, D), not normalised."""
+        return encode_unpadded(lambda rows: self._read(rows)[0], tokens, self.config.pad_id)
 
     def text_features_and_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The features (B, D) and the encoder's output (B, S, W), without its first position where `pool` is "cls"."""

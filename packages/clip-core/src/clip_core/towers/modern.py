@@ -21,6 +21,7 @@ from clip_core.layers.gated import GatedBlock
 from clip_core.layers.rotary import rotary_table
 from clip_core.towers.interface import TextTower
 from clip_core.towers.locking import Group, unlock_last
+from clip_core.towers.row_lengths import encode_unpadded
 
 __all__ = ["ModernTextTower"]
 
@@ -107,7 +108,7 @@ class ModernTextTower(TextTower):
 
     def text_features(self, tokens: Tensor) -> Tensor:
         """Token ids (B, S), int64, padding only behind a text, -> (B, D), not normalised."""
-        return self.text_features_and_tokens(tokens)[0]
+        return encode_unpadded(lambda rows: self.text_features_and_tokens(rows)[0], tokens, self.config.pad_id)
 
     def text_features_and_tokens(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The features (B, D) and the tokens (B, S, W) behind the last norm, those of padding among them."""
