@@ -10,7 +10,7 @@ import copy
 import importlib.util
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clip_core.errors import ConfigError
 from clip_core.layers.attention import Attention
@@ -46,7 +46,7 @@ def quantize(model: Clip) -> Clip:
     return copied.eval().requires_grad_(False)
 
 
-def _int8(weight: nn.Parameter) -> nn.Parameter:
+def _int8(weight: Tensor) -> nn.Parameter:
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
     # torchao quantizes layers, not tensors.
