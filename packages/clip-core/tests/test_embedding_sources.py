@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def test_a_folder_is_searched_to_any_depth_and_sorted(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
     (tmp_path / "link.png").symlink_to("nowhere.png")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.png")
     images = find_images([tmp_path])
     assert [image.name for image in images] == ["a/b/c.webp", "a/z.png", "a0.tiff", "b.JPG", "link.png"]
     assert images[1].read() == b"a/z.png"

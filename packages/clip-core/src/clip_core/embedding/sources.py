@@ -29,7 +29,7 @@ class ImageFile:
     """Where the bytes of one image lie."""
 
     name: str
-    """Unique and stable: the path below the folder, or "shard.tar:member"."""
+    """The path below the folder, or "shard.tar:member"; a tar file may have a member twice."""
     path: str
     offset: int
     size: int
@@ -95,9 +95,11 @@ def _in_folder(folder: Path, prefix: str, endings: frozenset[str]) -> Iterator[I
         for file in files:
             if not file.startswith(".") and os.path.splitext(file)[1].lower() in endings:
                 path = os.path.join(parent, file)
-                # A link to nothing, or to a pipe, shows when it is read.
-                size = os.stat(path).st_size if os.path.isfile(path) else 0
-                yield ImageFile(prefix + Path(path).relative_to(folder).as_posix(), path, 0, size)
+                regular = os.path.isfile(path)
+                # A link to nothing shows when it is read; a pipe would be waited for.
+                if regular or not os.path.exists(path):
+                    size = os.stat(path).st_size if regular else 0
+                    yield ImageFile(prefix + Path(path).relative_to(folder).as_posix(), path, 0, size)
 
 
 def _in_tar(path: Path, prefix: str, endings: frozenset[str]) -> Iterator[ImageFile]:
