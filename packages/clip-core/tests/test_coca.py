@@ -16,7 +16,7 @@ import torch
 import clip_core
 from clip_core.building import build
 from clip_core.coca import CoCa
-from clip_core.config import ClipConfig, DecoderConfig, TextConfig, VitConfig
+from clip_core.config import ClipConfig, DecoderConfig, HfTextConfig, TextConfig, VitConfig
 from clip_core.errors import ConfigError
 from clip_core.generation import CachedDecoding, RecomputedDecoding
 from clip_core.generation.scores import keep_top_k, keep_top_p, penalize_repetition
@@ -148,6 +148,42 @@ def test_a_causal_tower_is_read_once_and_another_again_at_each_step() -> None:
     bidirectional = _coca(causal=False)
     for use in (True, False):  # it cannot use one
         assert model.generate(images, use_cache=use).shape[0] == bidirectional.generate(images, use_cache=use).shape[0]
+
+
+@torch.no_grad()
+def test_a_bidirectional_encoder_of_transformers_captions_too() -> None:
+    plain, images = _coca(), _images(4)
+    settings = {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "max_position_embeddings": 40,
+        "type_vocab_size": 1,
+        "layer_norm_eps": 1e-5,
+        "initializer_range": 0.5,
+    }
+    text = HfTextConfig(
+        model_type="roberta",
+        settings=tuple(settings.items()),
+        width=32,
+        context_length=32,
+        vocab_size=12,
+        pad_id=0,
+        pool="mean",
+        projection="linear",
+    )
+    torch.manual_seed(0)
+    model = build(dataclasses.replace(plain.config, text=text))
+    followed = torch.full((4, 1), START)
+    for _ in range(7):
+        logits = _logits(model, images, followed)[:, -1]
+        logits[:, END] = -torch.inf
+        followed = torch.cat([followed, logits.argmax(-1, keepdim=True)], dim=1)
+    found = model.train().generate(images, beams=1, max_length=9, min_length=8)  # without the encoder's dropout
+    assert torch.equal(found[:, :8], followed)
 
 
 @torch.no_grad()
