@@ -139,3 +139,44 @@ def test_quickgelu_names_change_the_text_tower_of_a_resnet() -> None:
         assert clip_core.get_config(f"{name}-quickgelu").text.activation == "quick_gelu"
         assert f"{name}-quickgelu" in clip_core.list_models()
         assert open_clip.get_pretrained_cfg(name, "openai")["quick_gelu"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "RN50",
+        "RN50-quickgelu",
+        "convnext_tiny",
+        "EVA02-B-16",
+        "ViTamin-S",
+        "MobileCLIP-S1",
+        "MobileCLIP-B",
+        "MobileCLIP2-S0",
+        "PE-Core-T-16-384",
+        "ViT-B-16-SigLIP",
+        "ViT-B-32-SigLIP2-256",
+        "swin_base_patch4_window7_224",
+        "vit_medium_patch16_gap_256",
+        "vit_relpos_medium_patch16_cls_224",
+    ],
+)
+def test_features_and_gradients_of_whole_models_are_the_peers(name: str) -> None:
+    torch.manual_seed(0)
+    peer = open_clip.create_model(name).eval()
+    ours = clip_core.building.lay_out(clip_core.get_config(name)).eval()
+    clip_core.weights.load_weights(ours, {k: v.clone() for k, v in peer.state_dict().items()}, "open_clip")
+    images = torch.randn(2, 3, *ours.visual.image_size)
+    tokens = torch.randint(2, ours.vocab_size, (2, ours.context_length))
+    for model in (peer, ours):
+        image, text = model.encode_image(images, normalize=True), model.encode_text(tokens, normalize=True)
+        (image @ text.T).square().sum().backward()
+        if model is peer:
+            expected = image, text
+    torch.testing.assert_close(image, expected[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(text, expected[1], atol=1e-5, rtol=0)
+    theirs = dict(peer.named_parameters())
+    for key, parameter in ours.named_parameters():
+        if theirs[key].grad is not None:
+            scale = theirs[key].grad.abs().max().item()
+            torch.testing.assert_close(parameter.grad, theirs[key].grad, atol=1e-4 * scale + 1e-7, rtol=0, msg=key)

@@ -126,7 +126,7 @@ def test_weights_of_another_resolution_are_interpolated_and_strange_ones_refused
         rest = {key: value for key, value in build(config()).state_dict().items() if not key.startswith("visual.")}
         with caplog.at_level(logging.INFO, "clip_core"):
             load_weights(target, target.adapt_weights({**rest, **held}), "here")
-        assert f"from (2, 2) to {grid}" in caplog.text
+        assert f"from 2x2 to {grid[0]}x{grid[1]}" in caplog.text
         table = small.attnpool.positional_embedding
         expected = nn.functional.interpolate(
             table[1:].T.reshape(1, -1, 2, 2), size=grid, mode="bicubic", antialias=True, align_corners=False
@@ -139,6 +139,20 @@ def test_weights_of_another_resolution_are_interpolated_and_strange_ones_refused
     held["visual.attnpool.positional_embedding"] = torch.zeros(4, 512)  # three places are no square
     with pytest.raises(CheckpointMismatch, match=r"attnpool.positional_embedding is \(4, 512\)"):
         load_weights(target, target.adapt_weights({**rest, **held}), "here")
+
+
+def test_a_table_that_fits_two_grids_is_pointed_out(caplog: pytest.LogCaptureFixture) -> None:
+    square = build(config(128)).visual
+    wide = lay_out(config((64, 256))).visual
+    with caplog.at_level(logging.WARNING, "clip_core"):
+        square.adapt_weights(square.state_dict())
+        assert not caplog.records
+        wide.adapt_weights(square.state_dict())
+    assert "grid of 2x8; should they be of 4x4" in caplog.text
+
+
+def test_no_images_give_no_features() -> None:
+    assert build(config()).encode_image(torch.zeros(0, 3, 64, 64)).shape == (0, FEATURES)
 
 
 def test_new_weights_are_drawn_as_the_peer_draws_them() -> None:

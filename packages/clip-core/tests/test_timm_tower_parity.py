@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 from typing import Any
@@ -207,16 +208,11 @@ def test_weights_of_one_resolution_serve_another_as_at_the_peer(
     weights = {key: value.clone() for key, value in peer.state_dict().items()}
     peer.set_input_size(size)
     with caplog.at_level(logging.INFO, "clip_core"):
-        ours = load(lay_out(envelope(TimmConfig(**{**fields(image), "image_size": size}))), weights)
+        ours = load(lay_out(envelope(dataclasses.replace(image, image_size=size))), weights)
     assert ("Interpolating" in caplog.text) == (family not in NO_SIZE)
     images = torch.randn(2, 3, size, size)
     with torch.no_grad():
         torch.testing.assert_close(ours(images), peer(images), atol=2e-6, rtol=2e-6)
-
-
-def fields(image: TimmConfig) -> dict[str, Any]:
-    names = ("name", "image_size", "pool", "projection", "head_dropout", "drop_path", "patch_dropout", "options")
-    return {name: getattr(image, name) for name in names}
 
 
 def test_what_timm_cannot_build_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,3 +272,49 @@ def test_head_dropout_and_patch_dropout_act_in_training_only(monkeypatch: pytest
             if each is peer:
                 expected = last
         torch.testing.assert_close(last, expected)
+
+
+def test_no_images_give_no_features() -> None:
+    for family in ("eva02", "swin"):
+        tower = build(envelope(FAMILIES[family]))
+        assert tower.encode_image(torch.zeros(0, 3, 224, 224)).shape == (0, FEATURES)
+
+
+def test_a_table_that_fits_two_grids_is_pointed_out(caplog: pytest.LogCaptureFixture) -> None:
+    image = FAMILIES["siglip"]
+    square = build(envelope(dataclasses.replace(image, image_size=128))).visual
+    wide = lay_out(envelope(dataclasses.replace(image, image_size=(64, 256)))).visual
+    with caplog.at_level(logging.WARNING, "clip_core"):
+        square.adapt_weights(square.state_dict())
+        assert not caplog.records
+        wide.adapt_weights(square.state_dict())
+    assert "grid of 4x16; should they be of 8x8" in caplog.text
+
+
+@pytest.mark.parametrize("family", ["eva02", "mobileclip", "swin"])
+def test_half_precision_keeps_the_direction_of_the_features(family: str) -> None:
+    image = FAMILIES[family]
+    images = torch.randn(2, 3, image.image_size, image.image_size)
+    features = []
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(0)
+        model = build(envelope(image), precision=precision)
+        with torch.no_grad():
+            features.append(model.encode_image(images, normalize=True).float())
+        assert model.dtype == {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    assert nn.functional.cosine_similarity(*features).min() > 0.99
+
+
+def test_features_and_intermediates_come_from_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    for family in ("mobileclip", "pe_bigG"):
+        _, ours = pair(FAMILIES[family], monkeypatch)
+        images = torch.randn(2, 3, *ours.image_size)
+        passes = []
+        first = next(module for module in ours.modules() if isinstance(module, nn.Conv2d))
+        with torch.no_grad():
+            expected, blocks = ours(images), ours.intermediates(images, [0])
+            first.register_forward_hook(lambda *_: passes.append(1))
+            features, outputs = ours.features_and_intermediates(images, [0])
+        torch.testing.assert_close(features, expected)
+        assert torch.equal(outputs[0], blocks[0])
+        assert len(passes) == 1

@@ -6,13 +6,16 @@ before those of the grid, which is in reading order.
 
 from __future__ import annotations
 
+import logging
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["resize_grid", "resize_line", "sin_cos_grid", "square_grid"]
+__all__ = ["resize_grid", "resize_line", "sin_cos_grid", "square_grid", "warn_of_grid"]
+
+log = logging.getLogger(__name__)
 
 
 def sin_cos_grid(grid: tuple[int, int], width: int) -> Tensor:
@@ -47,6 +50,18 @@ def resize_grid(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Te
     image = F.interpolate(image, size=new, mode="bicubic", antialias=True, align_corners=False)
     rows = image.permute(0, 2, 3, 1).reshape(new[0] * new[1], -1)
     return torch.cat([table[:1], rows.to(table.dtype)])
+
+
+def warn_of_grid(count: int, old: tuple[int, int] | None, new: tuple[int, int]) -> None:
+    """Log a warning where a table of `count` places is of grid `old`, by its number, and stands for grid `new`."""
+    if old is not None and old != new:
+        log.warning(
+            "The %d positions of the image tower are taken for a grid of %dx%d; should they be of %dx%d, the "
+            "features are wrong: then ask for an image size that has another number of patches",
+            count,
+            *new,
+            *old,
+        )
 
 
 def resize_line(table: Tensor, length: int) -> Tensor:

@@ -75,7 +75,7 @@ class NaFlexTower(TimmTower):
         if not valid.any(dim=1).all():
             raise ConfigError("encode_image got an image without a valid patch; allowed: one patch or more in each.")
         values = values.to(next(self.parameters()).dtype)
-        if alone:
+        if alone and len(values):
             rows = [self._read(values[i : i + 1], coord[i : i + 1], valid[i : i + 1]) for i in range(len(values))]
             return torch.cat(rows)
         return self._read(values, coord, valid)

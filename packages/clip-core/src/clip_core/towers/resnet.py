@@ -20,12 +20,12 @@ from torch.utils.checkpoint import checkpoint
 
 from clip_core.config import ResNetConfig, size_pair
 from clip_core.layers.block import pick_layers
-from clip_core.layers.positions import resize_grid, square_grid
+from clip_core.layers.positions import resize_grid, square_grid, warn_of_grid
 from clip_core.towers.batch_norm import BatchNormTower
 
 __all__ = ["AttentionPool2d", "Bottleneck", "ModifiedResNet"]
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _EXPANSION = 4
 _POSITIONS = "attnpool.positional_embedding"
@@ -92,7 +92,7 @@ class AttentionPool2d(nn.Module):
         batch, _, width = tokens.shape
 
         def split(x: Tensor) -> Tensor:
-            return x.view(batch, -1, self.heads, width // self.heads).transpose(1, 2)
+            return x.view(batch, x.shape[1], self.heads, width // self.heads).transpose(1, 2)
 
         query, key, value = split(self.q_proj(tokens[:, :1])), split(self.k_proj(tokens)), split(self.v_proj(tokens))
         mixed = F.scaled_dot_product_attention(query, key, value)
@@ -203,11 +203,15 @@ class ModifiedResNet(BatchNormTower):
         """See `ImageTower.adapt_weights`; the pooling's positions are interpolated from a square grid."""
         adapted = dict(tensors)
         table = adapted.get(_POSITIONS)
-        if table is not None and table.ndim == 2 and table.shape[0] != self.attnpool.positional_embedding.shape[0]:
-            old = square_grid(table.shape[0] - 1)
-            if old is not None:
-                logger.info("Interpolating the positions of the attention pooling from %s to %s.", old, self.grid)
-                adapted[_POSITIONS] = resize_grid(table, old, self.grid)
+        rows, width = self.attnpool.positional_embedding.shape
+        if table is None or table.ndim != 2 or table.shape[1] != width:
+            return adapted
+        old = square_grid(table.shape[0] - 1)
+        if table.shape[0] == rows:
+            warn_of_grid(rows - 1, old, self.grid)
+        elif old is not None:
+            log.info("Interpolating the positions of the attention pooling from %dx%d to %dx%d", *old, *self.grid)
+            adapted[_POSITIONS] = resize_grid(table, old, self.grid)
         return adapted
 
 

@@ -20,11 +20,12 @@ from clip_core.config import TimmConfig, size_pair
 from clip_core.device import with_values
 from clip_core.errors import ConfigError, nearest
 from clip_core.layers.block import pick_layers
+from clip_core.layers.positions import square_grid, warn_of_grid
 from clip_core.towers.batch_norm import BatchNormTower
 
 __all__ = ["Mlp", "TimmTower", "build_trunk"]
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _BIAS_TABLE = "relative_position_bias_table"
 
@@ -86,6 +87,8 @@ class TimmTower(BatchNormTower):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, height, width) in the dtype of the weights -> (B, D), not normalised."""
+        if not len(images):
+            return images.new_empty(0, self.embed_dim)  # several of timm's models cannot
         out: Tensor = self.head(self.trunk(images))
         return out
 
@@ -177,18 +180,21 @@ class TimmTower(BatchNormTower):
         for name, wanted in self.trunk.named_parameters():
             key = f"trunk.{name}"
             held = adapted.get(key)
-            if held is None or held.shape == wanted.shape or held.ndim != wanted.ndim:
+            if held is None or held.ndim != wanted.ndim or held.shape[-1] != wanted.shape[-1]:
                 continue
             if name == "pos_embed" and held.ndim == 3:
                 prefix = 0 if getattr(self.trunk, "no_embed_class", False) else self.trunk.num_prefix_tokens
-                grid = list(self.trunk.patch_embed.grid_size)
-                adapted[key] = resample_abs_pos_embed(held, new_size=grid, num_prefix_tokens=prefix)
-            elif name.endswith(_BIAS_TABLE) and held.ndim == 2:
+                grid = tuple(self.trunk.patch_embed.grid_size)
+                old = square_grid(held.shape[1] - prefix)
+                if held.shape == wanted.shape:
+                    warn_of_grid(held.shape[1] - prefix, old, grid)
+                elif old is not None:
+                    log.info("Interpolating the positions of the image tower from %dx%d to %dx%d", *old, *grid)
+                    adapted[key] = resample_abs_pos_embed(held, list(grid), list(old), num_prefix_tokens=prefix)
+            elif name.endswith(_BIAS_TABLE) and held.ndim == 2 and held.shape != wanted.shape:
                 window = self.trunk.get_submodule(name.removesuffix(f".{_BIAS_TABLE}")).window_size
+                log.info("Interpolating %s from %s to %s", name, tuple(held.shape), tuple(wanted.shape))
                 adapted[key] = resize_rel_pos_bias_table(held, new_window_size=window, new_bias_shape=wanted.shape)
-            else:
-                continue
-            logger.info("Interpolating %s from %s to %s.", name, tuple(held.shape), tuple(wanted.shape))
         return adapted
 
 

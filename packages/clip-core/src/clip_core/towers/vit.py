@@ -15,7 +15,7 @@ from clip_core.config import VitConfig, size_pair
 from clip_core.layers.block import Transformer, pick_layers
 from clip_core.layers.drop import PatchDropout
 from clip_core.layers.pool import AttentionPool
-from clip_core.layers.positions import resize_grid, sin_cos_grid, square_grid
+from clip_core.layers.positions import resize_grid, sin_cos_grid, square_grid, warn_of_grid
 from clip_core.layers.reading import FirstPosition
 from clip_core.towers.interface import ImageTower
 from clip_core.towers.locking import Group, unlock_last
@@ -149,14 +149,8 @@ class VisionTransformer(ImageTower):
         if old is not None and table.shape[0] != rows:
             log.info("Interpolating the positions of the image tower from %dx%d to %dx%d", *old, *self.grid)
             adapted[_POSITIONS] = resize_grid(table, old, self.grid)
-        elif old is not None and old != self.grid:
-            log.warning(
-                "The %d positions of the image tower are taken for a grid of %dx%d; should they be of %dx%d, the "
-                "features are wrong: then ask for an image size that has another number of patches",
-                rows - 1,
-                *self.grid,
-                *old,
-            )
+        elif table.shape[0] == rows:
+            warn_of_grid(rows - 1, old, self.grid)
         return adapted
 
     def _embed(self, images: Tensor) -> Tensor:
