@@ -36,16 +36,21 @@ def to_timm(config: ClipConfig, tensors: Mapping[str, Tensor]) -> tuple[dict[str
     Raises:
         ConfigError: timm has no such model; says which part of it.
     """
+    import timm
+
     image = config.image
     visual = {key.removeprefix("visual."): value for key, value in tensors.items() if key.startswith("visual.")}
     if isinstance(image, VitConfig):
         architecture, arguments, found = _VIT, _vit_arguments(image), _vit_tensors(image, visual)
-        pool, width = "token", image.width
+        pool, width, fixed = "token", image.width, True
     elif isinstance(image, TimmConfig):
         architecture, arguments = image.name, dict(image.options)
-        pool, width = image.pool, config.embed_dim
-        found = _trunk_tensors(image, visual)
-        arguments |= {"img_size": list(size_pair(image.image_size))} if "pos_embed" in found else {}
+        known = timm.get_pretrained_cfg(image.name)
+        pool, width, fixed = image.pool, config.embed_dim, known is not None and known.fixed_input_size
+        found = _trunk_tensors(
+            visual, image.projection, str(known.classifier) if known is not None and known.classifier else "head"
+        )
+        arguments |= {"img_size": list(size_pair(image.image_size))} if fixed else {}
     else:
         raise ConfigError(f"timm's {image.kind!r} is another one; the layout 'timm' can hold ViTs and towers of timm.")
     classes = 0 if isinstance(image, TimmConfig) and image.projection == "none" else config.embed_dim
@@ -61,7 +66,7 @@ def to_timm(config: ClipConfig, tensors: Mapping[str, Tensor]) -> tuple[dict[str
             "tag": "clip",
             "custom_load": False,
             "input_size": size,
-            "fixed_input_size": True,
+            "fixed_input_size": fixed,
             "interpolation": preprocess.interpolation,
             "crop_pct": 1.0,
             "crop_mode": {"shortest": "center", "squash": "squash", "longest": "border"}[preprocess.resize_mode],
@@ -106,7 +111,12 @@ def _vit_tensors(image: VitConfig, visual: Mapping[str, Tensor]) -> dict[str, Te
         "head.weight": projection.T,
         "head.bias": torch.zeros(projection.shape[1], dtype=projection.dtype),
     }
-    names = {"ln_post": "norm", **({"ln_pre": "norm_pre"} if image.pre_norm else {})}
+    names = {"ln_post": "norm"}
+    if image.pre_norm:
+        names["ln_pre"] = "norm_pre"
+    else:
+        # timm leaves this bias out before a norm alone.
+        found["patch_embed.proj.bias"] = torch.zeros(image.width, dtype=projection.dtype)
     for layer in range(image.layers):
         ours, theirs = f"transformer.resblocks.{layer}.", f"blocks.{layer}."
         names |= {f"{ours}{mine}": f"{theirs}{other}" for mine, other in _BLOCK.items()}
@@ -121,15 +131,11 @@ def _vit_tensors(image: VitConfig, visual: Mapping[str, Tensor]) -> dict[str, Te
     return found
 
 
-def _trunk_tensors(image: TimmConfig, visual: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _trunk_tensors(visual: Mapping[str, Tensor], projection: str, classifier: str) -> dict[str, Tensor]:
     found = {key.removeprefix("trunk."): value for key, value in visual.items() if key.startswith("trunk.")}
-    if image.projection == "mlp":
+    if projection == "mlp":
         raise ConfigError("image.projection is 'mlp'; timm's models have at most one layer behind the pooling.")
-    if image.projection == "linear":
-        import timm
-
-        known = timm.get_pretrained_cfg(image.name)
-        classifier = "head" if known is None else known.classifier
+    if projection == "linear":
         weight = visual["head.proj.weight"]
         found |= {f"{classifier}.weight": weight, f"{classifier}.bias": torch.zeros(len(weight), dtype=weight.dtype)}
     return found

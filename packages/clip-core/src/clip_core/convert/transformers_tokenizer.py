@@ -6,6 +6,7 @@ and leaves mojibake and HTML entities as they are.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +22,7 @@ _START, _END = "<|startoftext|>", "<|endoftext|>"
 _PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
+@functools.cache
 def _letters() -> dict[int, str]:
     """The printing character that stands for each byte in GPT-2's vocabularies, which CLIP's is written like."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
