@@ -17,6 +17,7 @@ import torch
 import clip_core
 from clip_core.convert.checkpoint import differences
 from clip_core.errors import CheckpointMismatch, ConfigError
+from clip_core.preprocess_naflex import build_patch_transform, stack_patches
 
 transformers = pytest.importorskip("transformers")
 
@@ -219,3 +220,26 @@ def test_preprocessing_in_a_processor_file_and_without_normalising(tmp_path: Pat
     held = clip_core.load(tmp_path).config.preprocess
     assert (held.mean, held.std, held.interpolation) == ((0, 0, 0), (1, 1, 1), "bilinear")
     assert held.resize_mode == "shortest"
+
+
+def test_siglip_2_reads_images_of_any_shape(tmp_path: Path, photo: PIL.Image.Image) -> None:
+    config = transformers.Siglip2Config(
+        text_config=TEXT, vision_config={**SIZES, "patch_size": 8, "num_patches": 9, "image_size": None}
+    )
+    processor = transformers.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=20)
+    model, _ = saved(transformers.Siglip2Model(config), processor, tmp_path)
+    bundle = clip_core.load(tmp_path)
+    assert bundle.config.image.kind == "naflex"
+
+    images = [photo, photo.rotate(90, expand=True), photo.crop((0, 0, 64, 64))]
+    theirs = processor(images, return_tensors="pt")
+    cut = build_patch_transform(bundle.config)
+    ours = stack_patches([cut(image) for image in images])
+    assert (ours["patches"] - theirs["pixel_values"]).abs().max() < 1e-5
+    assert torch.equal(ours["patch_valid"].long(), theirs["pixel_attention_mask"].long())
+    tokens = texts(1, 2)
+    with torch.no_grad():
+        wanted = model(input_ids=tokens, **theirs)
+        features = torch.nn.functional.normalize(bundle.model.visual.patch_features(ours), dim=-1)
+        assert (features - wanted.image_embeds).abs().max() < 1e-5
+        assert (bundle.model.encode_text(tokens, normalize=True) - wanted.text_embeds).abs().max() < 1e-5

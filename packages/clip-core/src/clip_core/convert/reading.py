@@ -19,11 +19,9 @@ from clip_core.config import (
     ClipConfig,
     ClipTokenizerConfig,
     HfTokenizerConfig,
-    PreprocessConfig,
-    Size,
     TokenizerConfig,
 )
-from clip_core.convert import openai, transformers_clip, transformers_dual, transformers_siglip
+from clip_core.convert import openai, transformers_clip, transformers_dual, transformers_siglip, transformers_siglip2
 from clip_core.convert.big_vision import read_big_vision
 from clip_core.convert.checkpoint import Checkpoint, differences, placed, read_json
 from clip_core.convert.openclip_config import from_openclip
@@ -59,6 +57,7 @@ _TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin")
 _FAMILIES: dict[str, tuple[ModuleType, str]] = {
     "clip": (transformers_clip, "CLIPModel"),
     "siglip": (transformers_siglip, "SiglipModel"),
+    "siglip2": (transformers_siglip2, "Siglip2Model"),
     "chinese_clip": (transformers_dual, "ChineseCLIPModel"),
     "vision-text-dual-encoder": (transformers_dual, "VisionTextDualEncoderModel"),
 }
@@ -170,8 +169,22 @@ def _open_transformers(folder: Path, held: set[str], asked: ClipConfig | None, e
         )
     family, name = _FAMILIES[kind]
     try:
-        size = transformers_clip.nested_settings(settings, "vision_config", {"image_size": 224})["image_size"]
-        preprocess = _preprocess(folder, held, tuple(size) if isinstance(size, list) else size, asked)
+        processor, where = _processor(folder, held)
+        if family is transformers_siglip2:
+            settings["max_num_patches"] = processor.get("max_num_patches", transformers_siglip2.MAX_PATCHES)
+            size: Any = transformers_siglip2.square_side(settings, settings["max_num_patches"])
+        else:
+            size = transformers_clip.nested_settings(settings, "vision_config", {"image_size": 224})["image_size"]
+        size = tuple(size) if isinstance(size, list) else size
+        if processor:
+            preprocess = from_preprocessor(processor, size, where)
+        elif asked is not None:
+            preprocess = dataclasses.replace(asked.preprocess, size=size)
+        else:
+            raise ConfigError(
+                "it has no preprocessor_config.json, so what its images must look like is not known. Put it there, or "
+                "name the architecture: clip_core.create(NAME, pretrained=FOLDER)."
+            )
         config: ClipConfig = family.from_settings(settings, preprocess)
         config = dataclasses.replace(config, tokenizer=_tokenizer(folder, held, config, settings))
     except ConfigError as error:
@@ -199,18 +212,14 @@ def _read_shards(folder: Path, held: set[str], ema: bool | None) -> dict[str, Te
     raise CheckpointMismatch(f"{folder} has no weights; allowed: {', '.join(_TRANSFORMERS_FILES)}, or shards of them.")
 
 
-def _preprocess(folder: Path, held: set[str], size: Size, asked: ClipConfig | None) -> PreprocessConfig:
+def _processor(folder: Path, held: set[str]) -> tuple[Mapping[str, Any], Path]:
+    """What the folder's image processor is, and the file that says it; empty where none does."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         content: Mapping[str, Any] = read_json(folder / name) if name in held else {}
         content = content.get("image_processor", content)
         if content.get("image_processor_type") or content.get("feature_extractor_type") or "image_mean" in content:
-            return from_preprocessor(content, size, folder / name)
-    if asked is None:
-        raise ConfigError(
-            "it has no preprocessor_config.json, so what its images must look like is not known. Put it there, or "
-            "name the architecture: clip_core.create(NAME, pretrained=FOLDER)."
-        )
-    return dataclasses.replace(asked.preprocess, size=size)
+            return content, folder / name
+    return {}, folder
 
 
 def _tokenizer(folder: Path, held: set[str], config: ClipConfig, settings: Mapping[str, Any]) -> TokenizerConfig:

@@ -39,6 +39,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "CLIP": _CLIP,
     "ChineseCLIP": _CLIP,
     "Siglip": {**_SQUARE, **_INCEPTION},
+    "Siglip2": {**_SQUARE, **_INCEPTION, "resample": _BILINEAR},
     "ViT": {**_SQUARE, **_INCEPTION, "resample": _BILINEAR},
 }
 _ENDINGS = ("ImageProcessorFast", "ImageProcessorPil", "ImageProcessor", "FeatureExtractor")
@@ -83,6 +84,8 @@ def _resize_mode(
             {"shortest_edge": size} if "shortest_edge" in _DEFAULTS[family]["size"] else {"height": size, "width": size}
         )
     cut = {"height": cut, "width": cut} if isinstance(cut, int) else cut
+    if family == "Siglip2":
+        return "squash"  # where its patches are not wanted, a square that has as many
     height, width = size_pair(image_size)
     cropped = (cut["height"], cut["width"]) == (height, width) if held["do_center_crop"] else None
     if set(size) >= {"height", "width"} and (size["height"], size["width"]) == (height, width) and cropped is not False:

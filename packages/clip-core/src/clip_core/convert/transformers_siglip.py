@@ -6,6 +6,7 @@ timm's names fix sizes and activation; what a checkpoint has otherwise goes into
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +32,19 @@ from clip_core.convert.transformers_clip import (
 from clip_core.errors import ConfigError
 from clip_core.presets import parts
 
-__all__ = ["from_settings", "pairs", "siglip_tokenizer", "text_tower", "to_settings", "trunk_options", "trunk_pairs"]
+__all__ = [
+    "TEXT",
+    "VISION",
+    "envelope",
+    "from_settings",
+    "pairs",
+    "siglip_tokenizer",
+    "sizes_of",
+    "text_tower",
+    "to_settings",
+    "trunk_options",
+    "trunk_pairs",
+]
 
 VISION = {
     "hidden_size": 768,
@@ -100,7 +113,7 @@ def from_settings(
     vision = nested_settings(settings, "vision_config", VISION)
     text = text_tower(nested_settings(settings, "text_config", TEXT), vision["hidden_size"])
     sizes = (vision["patch_size"], vision["image_size"])
-    name = next((name for name in _NAMES if _NAMES[name][:2] == sizes and _of(name) == _size(vision)), None)
+    name = next((name for name in _NAMES if _NAMES[name][:2] == sizes and _of(name) == sizes_of(vision)), None)
     image = TimmConfig(
         name=name or "vit_base_patch16_siglip_224",
         image_size=vision["image_size"],
@@ -108,18 +121,16 @@ def from_settings(
         projection="none",
         options=trunk_options(vision, name, "gelu" if name is None else _NAMES[name][2]),
     )
-    return parts.model(
-        vision["hidden_size"],
-        image,
-        text,
-        layout="nested",
-        logit_bias=-10.0,
-        mean=preprocess.mean,
-        std=preprocess.std,
-        interpolation=preprocess.interpolation,
-        resize_mode=preprocess.resize_mode,
-        tokenizer=tokenizer or siglip_tokenizer(text, "siglip"),
+    config = envelope(image, text, vision["hidden_size"], preprocess)
+    return config if tokenizer is None else dataclasses.replace(config, tokenizer=tokenizer)
+
+
+def envelope(image: TimmConfig, text: TextConfig, embed_dim: int, preprocess: PreprocessConfig) -> ClipConfig:
+    """What SigLIP puts around its towers, with its tokenizer."""
+    config = parts.model(
+        embed_dim, image, text, layout="nested", logit_bias=-10.0, tokenizer=siglip_tokenizer(text, "siglip")
     )
+    return dataclasses.replace(config, preprocess=preprocess)
 
 
 def siglip_tokenizer(text: TextConfig, source: str) -> HfTokenizerConfig:
@@ -179,7 +190,8 @@ def trunk_options(vision: Mapping[str, Any], name: str | None, activation: Activ
     return tuple(sorted(options.items()))
 
 
-def _size(vision: Mapping[str, Any]) -> tuple[int, int, int, int]:
+def sizes_of(vision: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    """Width, layers, heads and width of the MLP."""
     return (
         vision["hidden_size"],
         vision["num_hidden_layers"],
