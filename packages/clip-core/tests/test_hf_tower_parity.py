@@ -307,6 +307,17 @@ def test_a_model_is_built_saved_and_loaded_without_a_network(
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in loaded.text.named_buffers())
 
 
+def test_rotary_frequencies_stay_exact_in_bfloat16() -> None:
+    text = small("modernbert")
+    exact = dict(HfTextTower(text, 24).named_buffers())
+    model = build(whole(text), precision="bf16")
+    features = model.encode_text(tokens_of(text))
+    assert features.dtype == torch.bfloat16
+    kept = dict(model.text.named_buffers())
+    assert any(name.endswith("inv_freq") for name in kept)
+    assert all(torch.equal(buffer, exact[name]) for name, buffer in kept.items())
+
+
 @pytest.mark.parametrize("model_type", ENCODERS)
 def test_fresh_weights_are_those_that_transformers_draws(model_type: str) -> None:
     text = small(model_type)
