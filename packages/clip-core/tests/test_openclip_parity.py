@@ -9,13 +9,17 @@ from typing import Any
 import open_clip
 import PIL.Image
 import pytest
+import tokenizers
+import tokenizers.models
+import tokenizers.pre_tokenizers
+import tokenizers.processors
 import torch
 from safetensors.torch import save_file
 
 import clip_core
 from clip_core.building import build
 from clip_core.bundle import Bundle
-from clip_core.config import AttentionPoolConfig, ClipConfig, ResNetConfig, TimmConfig, VitConfig
+from clip_core.config import AttentionPoolConfig, ClipConfig, HfTokenizerConfig, ResNetConfig, TimmConfig, VitConfig
 from clip_core.convert.checkpoint import differences
 from clip_core.convert.openclip_config import from_openclip
 from clip_core.convert.openclip_writing import to_openclip_config
@@ -193,3 +197,24 @@ def test_several_weights_without_a_known_name_are_refused(tmp_path: Path) -> Non
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(CheckpointMismatch, match="several weights files .epoch_1.pt, epoch_2.pt"):
         clip_core.load(tmp_path)
+
+
+def test_a_tokenizer_of_hugging_face_goes_there_and_back(tmp_path: Path) -> None:
+    words = {word: index for index, word in enumerate(["<pad>", "</s>", "<unk>", "a", "photo", "of", "cat"])}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    backend.post_processor = tokenizers.processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    (tmp_path / "words").mkdir()
+    backend.save(str(tmp_path / "words" / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "eos_token": "</s>"}
+    (tmp_path / "words" / "tokenizer_config.json").write_text(json.dumps(settings))
+    held = HfTokenizerConfig(context_length=16, source="org/words", clean="canonicalize", pad_id=0)
+    config = model(24, vit(), text(vocab_size=9, pool="last", causal=False), layout="nested", tokenizer=held)
+    folder = clip_core.export(Bundle.of(build(config), tmp_path / "words"), tmp_path / "out")
+
+    captions = ["A photo, of a CAT!", "of a dog"]
+    back = clip_core.load(folder)
+    assert back.config == config
+    theirs = open_clip.get_tokenizer(f"local-dir:{folder}")(captions)
+    assert torch.equal(back.tokenizer(captions), theirs)
+    assert theirs[0, :7].tolist() == [3, 4, 5, 3, 6, 1, 0]

@@ -52,6 +52,9 @@ def to_openclip_config(config: ClipConfig) -> dict[str, Any]:
         model["custom_text"] = True
     if config.decoder is not None:
         decoder = config.decoder
+        if isinstance(config.text, HfTextConfig):
+            # The encoder has its own; OpenCLIP gives this one to the decoder.
+            model["text_cfg"]["vocab_size"] = decoder.vocab_size
         model["multimodal_cfg"] = {
             "context_length": decoder.context_length,
             "vocab_size": decoder.vocab_size,

@@ -77,19 +77,19 @@ def open_file(path: str | os.PathLike[str], *, ema: bool | None = None) -> Check
     if path.suffix in foreign:
         layout, read = foreign[path.suffix]
         return Checkpoint(path=path, layout=layout, config=None, tensors=lambda config: placed(read(), config))
-    tensors = read_weights(path, ema=ema)
-    if openai.is_openai(tensors):
-        return Checkpoint(
-            path=path,
-            layout="OpenAI weights",
-            config=openai.infer_config(tensors),
-            tensors=lambda config: placed(openai.to_clip(read_weights(path, ema=ema)), config),
-        )
+    # Read to tell the layout, and handed over when the weights are asked for, so that nobody holds them twice.
+    first = [read_weights(path, ema=ema)]
+    theirs = openai.is_openai(first[0])
+
+    def tensors(config: ClipConfig) -> dict[str, Tensor]:
+        held = first.pop() if first else read_weights(path, ema=ema)
+        return placed(openai.to_clip(held) if theirs else held, config)
+
     return Checkpoint(
         path=path,
-        layout="OpenCLIP weights",
-        config=None,
-        tensors=lambda config: placed(read_weights(path, ema=ema), config),
+        layout="OpenAI weights" if theirs else "OpenCLIP weights",
+        config=openai.infer_config(first[0]) if theirs else None,
+        tensors=tensors,
     )
 
 
