@@ -1,4 +1,7 @@
-"""`clip_core.convert` against open_clip: what it wrote is read, what is exported it reads, and every configuration."""
+"""`clip_core.convert` against open_clip: what it wrote is read, what is exported it reads, and every configuration.
+
+Covers clip_core.convert.openclip_config, openclip_words and openclip_writing.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """OpenCLIP's `open_clip_config.json` <-> `ClipConfig`.
 
-`model_cfg` there leaves out what equals a default, which is stated here in tables, and gives ratios and head widths
+`model_cfg` there leaves out what equals a default, stated in `openclip_words`, and gives ratios and head widths
 where a `ClipConfig` gives final values. `preprocess_cfg` is optional, with OpenAI's values for what it lacks. A key
 that is not known is refused: it could change the model.
 """
@@ -8,7 +8,6 @@ that is not known is refused: it could change the model.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,108 +28,23 @@ from clip_core.config import (
     TokenizerConfig,
     VitConfig,
 )
+from clip_core.convert.openclip_words import (
+    DECODER,
+    HF_POOLS,
+    IGNORED,
+    IMAGE_POOLS,
+    MODEL,
+    POSITIONS,
+    PREPROCESS,
+    TEXT,
+    TEXT_POOLS,
+    UNUSED,
+    VISION,
+)
 from clip_core.errors import ConfigError
 from clip_core.presets import get_config, hf, list_models, parts
 
-__all__ = ["HF_POOLS", "IMAGE_POOLS", "POSITIONS", "TEXT_POOLS", "from_openclip"]
-
-_MODEL: dict[str, Any] = {
-    "embed_dim": None,
-    "vision_cfg": None,
-    "text_cfg": None,
-    "multimodal_cfg": None,
-    "quick_gelu": False,
-    "custom_text": False,
-    "init_logit_scale": math.log(1 / 0.07),
-    "init_logit_bias": None,
-}
-_VISION: dict[str, Any] = {
-    "layers": 12,
-    "width": 768,
-    "head_width": 64,
-    "mlp_ratio": 4.0,
-    "patch_size": 16,
-    "image_size": 224,
-    "ls_init_value": None,
-    "patch_dropout": 0.0,
-    "attentional_pool": False,
-    "attn_pooler_queries": 256,
-    "attn_pooler_heads": 8,
-    "no_ln_pre": False,
-    "pos_embed_type": "learnable",
-    "final_ln_after_pool": False,
-    "pool_type": "tok",
-    "act_kwargs": None,
-    "norm_kwargs": None,
-    "timm_model_name": None,
-    "timm_pool": "avg",
-    "timm_proj": "linear",
-    "timm_drop": 0.0,
-    "timm_drop_path": None,
-    "timm_model_kwargs": None,
-}
-_TEXT: dict[str, Any] = {
-    "context_length": 77,
-    "vocab_size": 49408,
-    "hf_tokenizer_name": None,
-    "tokenizer_kwargs": None,
-    "width": 512,
-    "heads": 8,
-    "layers": 12,
-    "mlp_ratio": 4.0,
-    "ls_init_value": None,
-    "embed_cls": False,
-    "pad_id": 0,
-    "eos_id": 2,
-    "no_causal_mask": False,
-    "pool_type": "argmax",
-    "proj_bias": False,
-    "proj_type": "linear",
-    "act_kwargs": None,
-    "norm_kwargs": None,
-    "hf_model_name": None,
-    "hf_proj_type": "mlp",
-    "hf_pooler_type": "mean_pooler",
-}
-_DECODER: dict[str, Any] = {
-    "context_length": 77,
-    "vocab_size": 49408,
-    "width": 512,
-    "layers": 12,
-    "heads": 8,
-    "mlp_ratio": 4,
-    "dim_head": 64,
-    "n_queries": 256,
-    "attn_pooler_heads": 8,
-}
-_PREPROCESS: dict[str, Any] = {
-    "size": None,
-    "mode": "RGB",
-    "mean": parts.OPENAI_MEAN,
-    "std": parts.OPENAI_STD,
-    "interpolation": "bicubic",
-    "resize_mode": "shortest",
-    "fill_color": 0,
-}
-POSITIONS = {"learnable": "learned", "sin_cos_2d": "sin_cos"}
-# What no model of OpenCLIP's family uses, with the value that means "not used"; and what changes no feature.
-_UNUSED: dict[str, Any] = {
-    "block_type": None,
-    "qk_norm": False,
-    "scaled_cosine_attn": False,
-    "scale_heads": False,
-    "scale_attn_inner": False,
-    "scale_attn": False,
-    "scale_fc": False,
-    "timm_proj_bias": False,
-    "tokenizer_mode": None,
-    "nonscalar_logit_scale": False,
-}
-_IGNORED = ("output_tokens", "timm_model_pretrained", "hf_model_pretrained")
-
-IMAGE_POOLS = {"tok": "token", "avg": "average"}
-TEXT_POOLS = {"argmax": "highest_id", "eos": "eos", "first": "first", "last": "last"}
-HF_POOLS = {"mean_pooler": "mean", "max_pooler": "max", "cls_pooler": "cls", "cls_last_hidden_state_pooler": "first"}
+__all__ = ["from_openclip"]
 
 
 def from_openclip(
@@ -146,9 +60,9 @@ def from_openclip(
     Raises:
         ConfigError: a key or a value that clip-core has no counterpart for; named.
     """
-    model = _read("model_cfg", model_cfg, _MODEL)
-    text_cfg = _read("text_cfg", model["text_cfg"], _TEXT)
-    image = _image(_read("vision_cfg", model["vision_cfg"], _VISION), model["quick_gelu"])
+    model = _read("model_cfg", model_cfg, MODEL)
+    text_cfg = _read("text_cfg", model["text_cfg"], TEXT)
+    image = _image(_read("vision_cfg", model["vision_cfg"], VISION), model["quick_gelu"])
     text = _text(text_cfg, model["quick_gelu"])
     decoder = None
     if model["multimodal_cfg"] is not None:
@@ -172,7 +86,7 @@ def _read(where: str, given: object, table: Mapping[str, Any]) -> dict[str, Any]
     if not isinstance(given, Mapping):
         raise ConfigError(f"{where} is {given!r}; allowed: an object with {', '.join(table)}.")
     for key, value in given.items():
-        if key in table or key in _IGNORED or (key in _UNUSED and value == _UNUSED[key]):
+        if key in table or key in IGNORED or (key in UNUSED and value == UNUSED[key]):
             continue
         raise ConfigError(f"{where} has {key} = {value!r}, which clip-core does not know from OpenCLIP's models.")
     return {key: given.get(key, default) for key, default in table.items()}
@@ -289,7 +203,7 @@ def _short(source: str) -> str:
 
 
 def _decoder(cfg: Mapping[str, Any], vocab_size: int, text: TextTowerConfig, quick_gelu: bool) -> DecoderConfig:
-    given = _read("multimodal_cfg", cfg, _DECODER)
+    given = _read("multimodal_cfg", cfg, DECODER)
     # Of fairseq's vocabularies, which the Hugging Face encoders of CoCa have, and of OpenAI's.
     start_id, end_id, pad_id = (0, 2, 1) if text.kind == "hf" else (parts.VOCAB_SIZE - 2, parts.VOCAB_SIZE - 1, 0)
     return DecoderConfig(
@@ -307,7 +221,7 @@ def _decoder(cfg: Mapping[str, Any], vocab_size: int, text: TextTowerConfig, qui
 
 
 def _preprocess(given: Mapping[str, Any], image: ImageConfig) -> PreprocessConfig:
-    cfg = _read("preprocess_cfg", {key: value for key, value in given.items() if value is not None}, _PREPROCESS)
+    cfg = _read("preprocess_cfg", {key: value for key, value in given.items() if value is not None}, PREPROCESS)
     if cfg["mode"] != "RGB":
         raise ConfigError(f"preprocess_cfg.mode is {cfg['mode']!r}; allowed: 'RGB'.")
     return PreprocessConfig(

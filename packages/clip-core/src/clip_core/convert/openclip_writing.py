@@ -23,7 +23,8 @@ from clip_core.config import (
 )
 from clip_core.config.values import Size
 from clip_core.convert.checkpoint import differences
-from clip_core.convert.openclip_config import HF_POOLS, IMAGE_POOLS, POSITIONS, TEXT_POOLS, from_openclip
+from clip_core.convert.openclip_config import from_openclip
+from clip_core.convert.openclip_words import HF_POOLS, IMAGE_POOLS, POSITIONS, TEXT_POOLS
 from clip_core.errors import ConfigError
 from clip_core.presets import hf
 
