@@ -26,6 +26,7 @@ from clip_core.convert.big_vision import read_big_vision
 from clip_core.convert.checkpoint import Checkpoint, differences, placed, read_json
 from clip_core.convert.openclip_config import from_openclip
 from clip_core.convert.paddle import read_pdparams, to_openclip
+from clip_core.convert.paddle_config import PADDLE_WEIGHTS, paddle_settings
 from clip_core.convert.pairs import to_ours
 from clip_core.convert.transformers_preprocess import from_preprocessor
 from clip_core.convert.transformers_tokenizer import is_clip_vocabulary
@@ -53,6 +54,7 @@ _OPENCLIP_FILES = (
     "model.pth",
 )
 _TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin")
+_WHOLE = ("", ".index.json")  # one file, or the list of its shards
 
 _FAMILIES: dict[str, tuple[ModuleType, str]] = {
     "clip": (transformers_clip, "CLIPModel"),
@@ -161,7 +163,10 @@ def _open_openclip(folder: Path, held: set[str], ema: bool | None) -> Checkpoint
 def _open_transformers(folder: Path, held: set[str], asked: ClipConfig | None, ema: bool | None) -> Checkpoint:
     path = folder / _TRANSFORMERS_CONFIG
     settings = read_json(path)
-    kind = settings.get("model_type")
+    paddle = PADDLE_WEIGHTS in held and not any(
+        f"{name}{end}" in held for name in _TRANSFORMERS_FILES for end in _WHOLE
+    )
+    kind = settings.get("model_type", "clip" if paddle else None)
     if kind not in _FAMILIES:
         raise ConfigError(
             f"{path} has model_type {kind!r}; allowed: "
@@ -169,6 +174,8 @@ def _open_transformers(folder: Path, held: set[str], asked: ClipConfig | None, e
         )
     family, name = _FAMILIES[kind]
     try:
+        if paddle:
+            settings = paddle_settings(settings)
         processor, where = _processor(folder, held)
         if family is transformers_siglip2:
             settings["max_num_patches"] = processor.get("max_num_patches", transformers_siglip2.MAX_PATCHES)
@@ -191,12 +198,16 @@ def _open_transformers(folder: Path, held: set[str], asked: ClipConfig | None, e
         raise ConfigError(f"{folder}, a {name}: {error}") from error
 
     def tensors(wanted: ClipConfig) -> dict[str, Tensor]:
+        if paddle:
+            return placed(to_openclip(read_pdparams(folder / PADDLE_WEIGHTS)), wanted)
         theirs = _read_shards(folder, held, ema)
         if family is transformers_dual:
             theirs = transformers_dual.folded(theirs)
         return placed(to_ours(family.pairs(config), theirs, folder), wanted)
 
-    return Checkpoint(path=folder, layout=f"transformers {name}", config=config, tensors=tensors)
+    return Checkpoint(
+        path=folder, layout=f"{'PaddleNLP' if paddle else 'transformers'} {name}", config=config, tensors=tensors
+    )
 
 
 def _read_shards(folder: Path, held: set[str], ema: bool | None) -> dict[str, Tensor]:
