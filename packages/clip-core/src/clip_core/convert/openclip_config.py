@@ -1,4 +1,4 @@
-"""OpenCLIP's `open_clip_config.json` <-> `ClipConfig`.
+"""OpenCLIP's `open_clip_config.json` -> `ClipConfig`; the way back is `openclip_writing`.
 
 `model_cfg` there leaves out what equals a default, stated in `openclip_words`, and gives ratios and head widths
 where a `ClipConfig` gives final values. `preprocess_cfg` is optional, with OpenAI's values for what it lacks. A key
