@@ -222,9 +222,10 @@ def test_preprocessing_in_a_processor_file_and_without_normalising(tmp_path: Pat
     assert held.resize_mode == "shortest"
 
 
-def test_siglip_2_reads_images_of_any_shape(tmp_path: Path, photo: PIL.Image.Image) -> None:
+@pytest.mark.parametrize("positions", [9, 144], ids=["positions made denser", "positions made sparser"])
+def test_siglip_2_reads_images_of_any_shape(tmp_path: Path, photo: PIL.Image.Image, positions: int) -> None:
     config = transformers.Siglip2Config(
-        text_config=TEXT, vision_config={**SIZES, "patch_size": 8, "num_patches": 9, "image_size": None}
+        text_config=TEXT, vision_config={**SIZES, "patch_size": 8, "num_patches": positions, "image_size": None}
     )
     processor = transformers.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=20)
     model, _ = saved(transformers.Siglip2Model(config), processor, tmp_path)
