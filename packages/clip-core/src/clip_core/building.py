@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from clip_core.coca import CoCa
 from clip_core.config import ClipConfig
@@ -76,6 +77,26 @@ def lay_out(config: ClipConfig) -> Clip:
         return assemble(config) if config.decoder is None else CoCa(config)
 
 
+_DRAWS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, torch.Tensor.normal_, torch.Tensor.uniform_)
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leaves out the random values that torch's layers draw in their constructors, where the meta device holds none.
+
+    Torch works out normal draws there in Python, and imports for seconds to do so.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _DRAWS:
+            tensor: torch.Tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
+
+
 @contextlib.contextmanager
 def _parameters_on_meta() -> Iterator[None]:
     # `torch.device("meta")` as a context would also take the values of buffers that no file holds, rotary tables say.
@@ -86,7 +107,8 @@ def _parameters_on_meta() -> Iterator[None]:
 
     handle = register_module_parameter_registration_hook(move)  # type: ignore[arg-type]  # may replace it
     try:
-        yield
+        with _NoDraws():
+            yield
     finally:
         handle.remove()
 
@@ -98,7 +120,9 @@ def _allocate(model: nn.Module) -> None:
         for name, parameter in module._parameters.items():
             if parameter is not None and parameter.is_meta:
                 if parameter not in made:
-                    values = torch.empty_like(parameter, device="cpu")
+                    values = torch.empty(
+                        parameter.shape, dtype=parameter.dtype
+                    )  # empty_like on meta imports for seconds
                     made[parameter] = nn.Parameter(values, requires_grad=parameter.requires_grad)
                 module._parameters[name] = made[parameter]
 
