@@ -256,3 +256,19 @@ def test_crops_of_transformers_lie_at_most_one_pixel_off(tmp_path: Path) -> None
     ours, theirs = transform(image), processor(image, return_tensors="pt")["pixel_values"][0]
     # Of three rows too many torchvision cuts two off above, transformers one.
     assert (ours[:, :-1] - theirs[:, 1:]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("layout", ["open_clip", "transformers"])
+def test_another_library_s_folder_loads_by_its_own_name_only(tmp_path: Path, layout: Any) -> None:
+    bundle = clip_core.create("tiny-quickgelu")
+    folder = clip_core.export(bundle, tmp_path / "out", layout)
+    found = clip_core.create("tiny-quickgelu", pretrained=folder)
+    assert torch.equal(found.model.text_projection, bundle.model.text_projection)
+    with pytest.raises(
+        clip_core.CheckpointMismatch,
+        match="image.activation is 'quick_gelu' there, 'gelu' asked.*Its architecture is 'tiny-quickgelu'",
+    ):
+        clip_core.create_model("tiny", pretrained=folder)
+    if layout == "transformers":
+        (folder / "preprocessor_config.json").unlink()
+        assert clip_core.create("tiny-quickgelu", pretrained=folder).config == bundle.config
