@@ -3,8 +3,8 @@
     python bench_loading.py [--rounds 3] [--only ViT-B-32] [--json FILE]
 
 Creating draws random weights. Loading reads a safetensors file that lies in the file cache and then touches every
-page of the weights, since a mapped file costs nothing before. Memory is above that of the bare import, in units of N, the bytes
-of the weights at the dtype that was asked for: "peak" is all resident memory (VmHWM), "own" the part that is not pages
+page of the weights, since a mapped file costs nothing before. Memory is above that of the bare import, in units of N,
+the bytes of the weights at the dtype asked for: "peak" is all resident memory (VmHWM), "own" the part that is not pages
 of the file, which the system can drop at will (the highest RssAnon, sampled every 2 ms).
 """
 
