@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -51,7 +52,7 @@ def build(
         ConfigError: unknown precision, or a device that is not there.
         CheckpointMismatch: the file cannot be read or does not fit.
     """
-    if precision not in DTYPES:
+    if not isinstance(precision, str) or precision not in DTYPES:
         raise ConfigError(
             f"precision is {precision!r}; allowed: {', '.join(DTYPES)}. Mixed precision ('amp') is a way of running "
             "a fp32 model: torch.autocast, or --precision of clip-train."
@@ -100,8 +101,10 @@ class _NoDraws(TorchFunctionMode):
 @contextlib.contextmanager
 def _parameters_on_meta() -> Iterator[None]:
     # `torch.device("meta")` as a context would also take the values of buffers that no file holds, rotary tables say.
+    thread = threading.get_ident()  # torch calls the hook for the modules that other threads make as well
+
     def move(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
-        if parameter is None or parameter.is_meta or values_wanted():
+        if parameter is None or parameter.is_meta or values_wanted() or threading.get_ident() != thread:
             return None
         return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
 
