@@ -12,6 +12,7 @@ import clip_core
 from clip_core import onnx_export
 from clip_core.errors import ConfigError, StorageError
 
+onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
@@ -26,6 +27,7 @@ def test_files_give_the_features_of_the_model_for_any_batch(tiny: clip_core.Bund
         (text, "tokens", tokens, tiny.model.encode_text),
     ):
         session = onnxruntime.InferenceSession(path)
+        assert [value.name for value in onnx.load(path).graph.output] == ["features"]
         for count in (1, 3, 4):
             (found,) = session.run(["features"], {name: inputs[:count].numpy()})
             with torch.no_grad():

@@ -6,6 +6,7 @@ Shapes: B batch, S context length, D features. Transforms and tokenizer stay in 
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 import tempfile
@@ -20,6 +21,8 @@ from clip_core.errors import ConfigError, StorageError
 from clip_core.model import Clip
 
 __all__ = ["export_onnx"]
+
+logger = logging.getLogger(__name__)
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _BATCHES = (1, 2, 5)
@@ -91,6 +94,10 @@ def export_onnx(
 
 @torch.no_grad()
 def _write(tower: _Tower, argument: str, inputs: Tensor, path: Path) -> None:
+    import onnx
+    import onnxscript
+
+    logger.info("Writing %s with onnx %s and onnxscript %s", path.name, onnx.__version__, onnxscript.__version__)
     batch = torch.export.Dim("batch", min=1)
     with warnings.catch_warnings():
         # The exporter warns about its own insides (registered types, deprecated calls); the check below is what counts.
@@ -105,6 +112,7 @@ def _write(tower: _Tower, argument: str, inputs: Tensor, path: Path) -> None:
         )
         assert exported is not None  # it is with dynamo
         exported.save(path)
+    onnx.checker.check_model(path)
 
 
 @torch.no_grad()
