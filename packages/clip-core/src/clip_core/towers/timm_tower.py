@@ -6,6 +6,7 @@ B batch, T tokens, W the trunk's width, D features.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -17,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from clip_core.config import TimmConfig, size_pair
-from clip_core.device import with_values
 from clip_core.errors import ConfigError, nearest
 from clip_core.layers.block import pick_layers
 from clip_core.layers.positions import square_grid, warn_of_grid
 from clip_core.towers.batch_norm import BatchNormTower
+from clip_core.towers.undrawn import parameters_to_meta, undrawn
 
 __all__ = ["Mlp", "TimmTower", "build_trunk"]
 
@@ -54,11 +55,11 @@ class TimmTower(BatchNormTower):
         self.config = config
         self.embed_dim = embed_dim
         self.image_size = size_pair(config.image_size)
-        self.trunk: Any = build_trunk(config, embed_dim)
-        if any(buffer.is_meta for buffer in self.trunk.buffers()):
-            # timm makes some tables anew for another image size, on the device of the parameters beside them.
-            with with_values():
-                self._take_buffers(build_trunk(config, embed_dim))
+        laid_out = nn.Linear(1, 1).weight.is_meta
+        with undrawn() if laid_out else contextlib.nullcontext():
+            self.trunk: Any = build_trunk(config, embed_dim)
+        if laid_out:
+            parameters_to_meta(self.trunk)
         width = self.trunk.num_features
         head: dict[str, nn.Module] = {}
         if config.projection == "linear":
@@ -71,11 +72,6 @@ class TimmTower(BatchNormTower):
                 f"or another projection to get {embed_dim}."
             )
         self.head = nn.Sequential(OrderedDict(head))
-
-    def _take_buffers(self, source: nn.Module) -> None:
-        for name, module in source.named_modules():
-            for key, buffer in module.named_buffers(recurse=False):
-                self.trunk.get_submodule(name)._buffers[key] = buffer
 
     def reset_parameters(self) -> None:
         """Draw new weights as timm does for this model, and torch's own choice for the head."""
@@ -226,12 +222,6 @@ def build_trunk(config: TimmConfig, embed_dim: int) -> Any:
         trunk: Any = make()
     except (TypeError, AssertionError) as error:
         raise ConfigError(f"timm's {config.name} does not take {options}: {error}.") from error
-    except RuntimeError:
-        if not nn.Linear(1, 1).weight.is_meta:
-            raise
-        # Some models try themselves on an empty image while they are built; it has to be where their weights are.
-        with torch.device("meta"):
-            trunk = make()
     if config.projection in ("linear", "mlp"):
         trunk.reset_classifier(0, **pool)
     _set_size(trunk, config)

@@ -1,0 +1,59 @@
+"""Building another library's module for its layout and its buffers, without drawing the weights that nobody will read.
+
+A library may leave its buffers without values where its parameters are on the meta device (timm 1.0.24 does, and says
+nothing). So the module is built on the CPU, where memory that is never written takes no room, and its parameters go to
+the meta device afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from clip_core.device import with_values
+
+__all__ = ["parameters_to_meta", "undrawn"]
+
+
+@contextlib.contextmanager
+def undrawn() -> Iterator[None]:
+    """Modules made inside have parameters on the CPU whose initial values are not computed, and complete buffers."""
+    with with_values(), _SkipDrawing():
+        yield
+
+
+def parameters_to_meta(module: nn.Module) -> None:
+    """Put the parameters of `module` on the meta device; one that two modules share stays shared."""
+    made: dict[nn.Parameter, nn.Parameter] = {}
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                if parameter not in made:
+                    made[parameter] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+                part._parameters[name] = made[parameter]
+
+
+class _SkipDrawing(TorchFunctionMode):
+    """Leave out what would be written into parameters in place, by a method such as `normal_` or by `torch.nn.init`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Kept alive, so that no buffer gets the memory of a parameter that was thrown away.
+        self.parameters: dict[int, nn.Parameter] = {}
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        target = args[0] if args else kwargs.get("tensor")  # as `torch.nn.init` names it
+        if isinstance(target, nn.Parameter) and not target.is_meta:
+            self.parameters.setdefault(target.untyped_storage().data_ptr(), target)
+        name = getattr(func, "__name__", "")
+        writes = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
+        if writes and isinstance(target, Tensor) and target.untyped_storage().data_ptr() in self.parameters:
+            return target
+        return func(*args, **kwargs)
