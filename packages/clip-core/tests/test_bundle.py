@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import threading
 from pathlib import Path
 
 import open_clip
@@ -16,7 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import clip_core
+from clip_core import building
 from clip_core.errors import CheckpointMismatch, ConfigError, StorageError
+from clip_core.model import assemble
 from clip_core.storage import CONFIG_FILE, WEIGHTS_FILE
 
 pytestmark = pytest.mark.parity
@@ -251,6 +254,24 @@ def test_a_bundle_with_another_activation_is_refused_by_name(tmp_path: Path) -> 
 def test_an_unknown_precision_says_what_to_do() -> None:
     with pytest.raises(ConfigError, match="precision is 'amp'; allowed: fp32, bf16, fp16"):
         clip_core.create_model("tiny", precision="amp")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"precision is \['fp16'\]; allowed: fp32"):
+        clip_core.create_model("tiny", precision=["fp16"])  # type: ignore[arg-type]
+
+
+def test_what_another_thread_makes_during_a_layout_keeps_its_values() -> None:
+    made: list[torch.nn.Module] = []
+
+    def layout_with_a_thread(config: clip_core.ClipConfig) -> clip_core.Clip:
+        thread = threading.Thread(target=lambda: made.append(torch.nn.Linear(2, 2)))
+        thread.start()
+        thread.join()
+        return assemble(config)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(building, "assemble", layout_with_a_thread)
+        model = building.lay_out(clip_core.get_config("tiny"))
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert not made[0].weight.is_meta
 
 
 def test_create_model_and_transforms_and_the_tokenizer_belong_together() -> None:
