@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 
 import numpy as np
 import PIL.Image
@@ -155,7 +156,8 @@ def test_patches_are_bit_for_bit_those_of_the_peers_transform(size: tuple[int, i
         ]
     )
     theirs, _ = NaFlexCollator(max_seq_len=100)([(peer(PIL.Image.fromarray(picture)), 0)] * 2)
-    sample = build_patch_transform(config, max_patches=100)(picture)
+    # Workers of a DataLoader get it pickled where processes are spawned.
+    sample = pickle.loads(pickle.dumps(build_patch_transform(config, max_patches=100)))(picture)
     ours = stack_patches([sample, sample])
     collated = torch.utils.data.default_collate([sample, sample])
     for key, value in ours.items():

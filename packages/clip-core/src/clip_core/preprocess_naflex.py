@@ -6,9 +6,10 @@ the transform is padded to N places, so that torch's own collate function makes 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -49,13 +50,8 @@ def build_patch_transform(config: ClipConfig, max_patches: int | None = None) ->
         raise ConfigError(f"max_patches is {most}; allowed: 1 or more.")
     interpolation = transforms.InterpolationMode(settings.interpolation)
     finish = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean=settings.mean, std=settings.std)])
-
-    def transform(source: ImageSource) -> dict[str, Tensor]:
-        image = open_rgb(source)
-        size = size_for_patches((image.height, image.width), side, most)
-        return _cut(finish(transforms.functional.resize(image, size, interpolation)), side, most)
-
-    return transform
+    # No closure: workers of a DataLoader may have to pickle it.
+    return functools.partial(_patches, side=side, most=most, interpolation=interpolation, finish=finish)
 
 
 def size_for_patches(size: tuple[int, int], patch_size: int, max_patches: int) -> tuple[int, int]:
@@ -85,6 +81,16 @@ def stack_patches(samples: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     if not samples:
         raise ConfigError("stack_patches got no images; allowed: one or more.")
     return {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
+
+
+def _patches(
+    source: ImageSource, *, side: int, most: int, interpolation: Any, finish: Callable[[Any], Tensor]
+) -> dict[str, Tensor]:
+    from torchvision.transforms import functional
+
+    image = open_rgb(source)
+    size = size_for_patches((image.height, image.width), side, most)
+    return _cut(finish(functional.resize(image, size, interpolation)), side, most)
 
 
 def _cut(image: Tensor, side: int, most: int) -> dict[str, Tensor]:
