@@ -82,6 +82,9 @@ def test_what_cannot_be_searched_is_an_error(tmp_path: Path) -> None:
     ]:
         with pytest.raises(error, match=message):
             find_images([source])
+    for path in (tmp_path, str(tmp_path)):
+        with pytest.raises(ConfigError, match=r"The sources are '/.*'; allowed: a list of paths"):
+            find_images(path)  # type: ignore[arg-type]
 
 
 def test_a_tar_without_its_end_is_warned_of(tmp_path: Path, caplog) -> None:

@@ -48,9 +48,15 @@ def find_images(sources: Sequence[str | os.PathLike[str]]) -> list[ImageFile]:
     name begins with a dot are left out, and so are links to folders.
 
     Raises:
-        ConfigError: a source does not exist, is neither a folder nor a tar file, or is called as another one is.
+        ConfigError: `sources` is one path and no list, or a source does not exist, is neither a folder nor a tar file,
+            or is called as another one is.
         DataError: a tar file is compressed or damaged, or there is no image at all.
     """
+    if isinstance(sources, (str, os.PathLike)):
+        # The letters of a path are paths as well: "/" would be searched from the root on.
+        raise ConfigError(
+            f"The sources are {os.fspath(sources)!r}; allowed: a list of paths, [{os.fspath(sources)!r}]."
+        )
     endings = _endings()
     found: list[ImageFile] = []
     labels: set[str] = set()
