@@ -114,6 +114,11 @@ def test_the_last_groups_can_stay_unlocked() -> None:
     ours(torch.randn(2, 3, 64, 64))
     moved = {name.split(".")[0] for name, buffer in ours.named_buffers() if not torch.equal(buffer, before[name])}
     assert moved == {"layer4"}
+    ours.lock(unlocked_groups=3)
+    trained = {name.split(".")[0] for name, parameter in ours.named_parameters() if parameter.requires_grad}
+    assert trained == {"layer3", "layer4", "attnpool"}
+    with pytest.raises(ConfigError, match="unlocked_groups is -1; allowed: 0"):
+        ours.lock(-1)
 
 
 def test_weights_of_another_resolution_are_interpolated_and_strange_ones_refused(

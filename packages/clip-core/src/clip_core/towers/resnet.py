@@ -22,6 +22,7 @@ from clip_core.config import ResNetConfig, size_pair
 from clip_core.layers.block import pick_layers
 from clip_core.layers.positions import resize_grid, square_grid, warn_of_grid
 from clip_core.towers.batch_norm import BatchNormTower
+from clip_core.towers.locking import unlock_last
 
 __all__ = ["AttentionPool2d", "Bottleneck", "ModifiedResNet"]
 
@@ -189,11 +190,12 @@ class ModifiedResNet(BatchNormTower):
         """
         stem = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3")
         groups = [stem, ("layer1",), ("layer2",), ("layer3",), ("layer4",), ("attnpool",)]
-        for group in groups[: max(0, len(groups) - unlocked_groups)]:
-            for name in group:
-                self.get_submodule(name).requires_grad_(False)
-                if freeze_bn_stats:
-                    self.freeze_batch_norms(name)
+        unlock_last(
+            [[self.get_submodule(name) for name in group] for group in groups], unlocked_groups, "unlocked_groups"
+        )
+        if freeze_bn_stats:
+            for name in itertools.chain(*groups[: max(0, len(groups) - unlocked_groups)]):
+                self.freeze_batch_norms(name)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each bottleneck in the backward pass; batch statistics are counted once."""
