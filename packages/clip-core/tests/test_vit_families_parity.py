@@ -82,6 +82,14 @@ def test_every_plain_name_of_open_clip_is_there() -> None:
     assert ours | quick == theirs
 
 
+@pytest.mark.parametrize("name", ["ViT-H-14-378", "ViT-H-14-378-quickgelu"])
+def test_the_plain_model_for_378_pixels_takes_squashed_images_as_its_weights_do(name: str) -> None:
+    modes = {
+        open_clip.get_pretrained_cfg(name, tag)["resize_mode"] for tag in open_clip.list_pretrained_tags_by_model(name)
+    }
+    assert modes == {clip_core.get_config(name).preprocess.resize_mode}
+
+
 @pytest.mark.parametrize("name", [*clipa.PRESETS, *worldwide.PRESETS])
 def test_inputs_are_what_open_clip_states_for_the_published_weights(name: str) -> None:
     config = clip_core.get_config(name)

@@ -71,7 +71,14 @@ def image_tower(
 
 
 PRESETS: dict[str, ClipConfig] = {
-    name: model(embed_dim, image_tower(*image), text_tower(*text)) for name, (image, text, embed_dim) in _SIZES.items()
+    name: model(
+        embed_dim,
+        image_tower(*image),
+        text_tower(*text),
+        # The one set of weights for 378 pixels (DFN) is published so.
+        resize_mode="squash" if image[0] == 378 else "shortest",
+    )
+    for name, (image, text, embed_dim) in _SIZES.items()
 }
 
 # The one plain model of OpenCLIP with a gain on each residual branch of the image tower.
