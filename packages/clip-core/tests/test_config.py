@@ -45,7 +45,13 @@ def changed(**changes: Any) -> dict[str, Any]:
         ({"image__width": "128"}, r"VitConfig.width is '128' \(str\); allowed: int"),
         ({"image__width": True}, r"VitConfig.width is True \(bool\)"),
         ({"image__width": 100}, "VitConfig.heads is 3; allowed: a divisor of width 100"),
-        ({"image__layers": 0}, "VitConfig.layers is 0; allowed: 1 or more"),
+        ({"image__layers": 0}, "VitConfig.layers is 0; allowed: above 0"),
+        ({"image__norm_eps": 0.0}, r"VitConfig.norm_eps is 0.0; allowed: above 0\."),
+        (
+            {"text__pool": "eos", "text__eos_id": 49408},
+            "TextConfig.eos_id is 49408; allowed: an id below vocab_size 49408",
+        ),
+        ({"text__pad_id": -1}, "TextConfig.pad_id is -1; allowed: an id below vocab_size"),
         ({"image__patch_size": 5}, "VitConfig.patch_size is 5; allowed: a divisor of image_size 32"),
         (
             {"image__activation": "relu"},

@@ -44,6 +44,8 @@ class TextConfig(Schema):
         self.require(self.context_length >= 3, "context_length", "3 or more (start, one token, end)")
         self.require(self.width % self.heads == 0, "heads", f"a divisor of width {self.width}")
         self.require((self.eos_id is None) != (self.pool == "eos"), "eos_id", "an id with pool 'eos', else None")
+        for field, value in (("eos_id", self.eos_id or 0), ("pad_id", self.pad_id)):
+            self.require(0 <= value < self.vocab_size, field, f"an id below vocab_size {self.vocab_size}")
 
 
 # What a configuration of transformers must state beside the fields of `HfTextConfig`, by model type: all that its

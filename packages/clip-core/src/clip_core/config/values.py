@@ -24,7 +24,7 @@ def size_pair(size: Size) -> tuple[int, int]:
 
 
 def positive(config: Schema, *fields: str) -> None:
-    """Raise `ConfigError` unless each of these fields, or both numbers of a `Size`, is 1 or more."""
+    """Raise `ConfigError` unless each of these fields, or each number of a tuple, is above 0."""
     for field in fields:
         value = getattr(config, field)
-        config.require(all(item > 0 for item in (value if isinstance(value, tuple) else (value,))), field, "1 or more")
+        config.require(all(item > 0 for item in (value if isinstance(value, tuple) else (value,))), field, "above 0")
