@@ -13,6 +13,8 @@ from clip_core.building import build
 from clip_core.config import HfTokenizerConfig
 from clip_core.errors import ConfigError
 from clip_core.model import Clip
+from clip_core.presets import hf
+from clip_core.towers.token_rows import check_rows
 
 PAD, END, LENGTH, VOCABULARY = 1, 1, 8, 50
 
@@ -66,6 +68,22 @@ def test_ids_of_another_vocabulary_are_refused(whole: Clip, bad: int) -> None:
             model.encode_text(row(5, bad, END))
 
 
+@pytest.mark.parametrize("kind", ["hf", "modern"])
+def test_other_padding_is_refused_where_a_tower_leaves_its_own_out(kind: str) -> None:
+    model = untrained()
+    if kind == "hf":
+        changes = {"width": 32, "vocab_size": VOCABULARY, "context_length": LENGTH, "pad_id": PAD}
+        text: Any = dataclasses.replace(hf.ROBERTA_BASE, **changes)
+    else:
+        changes = {"vocab_size": VOCABULARY, "context_length": LENGTH, "pad_id": PAD, "eos_id": 2}
+        text = dataclasses.replace(clip_core.get_config("moderntext-naflex_ViT-B-32").text, **changes)
+    config = dataclasses.replace(model.config, text=text)
+    check_rows(torch.cat([row(5, 6, 2), row(5, 5, 5, 5, 5, 5, 5, 2), row(5, 6, 7, 8, 9, 10, 2)]), config)
+    check_rows(row(5, 2, length=2), config)
+    with pytest.raises(ConfigError, match="rows padded with 0, such as row 0; allowed: 1"):
+        check_rows(row(5, 6, 2, pad=0), config)
+
+
 def test_causal_models_that_read_the_end_take_shorter_rows() -> None:
     model = untrained(pool="eos", eos_id=END)
     short, long = row(5, 6, END, length=3), row(5, 6, END, pad=0)
@@ -73,8 +91,6 @@ def test_causal_models_that_read_the_end_take_shorter_rows() -> None:
 
 
 def test_values_elsewhere_are_not_looked_at(whole: Clip) -> None:
-    from clip_core.towers.token_rows import check_rows
-
     check_rows(torch.full((2, LENGTH), VOCABULARY, device="meta"), whole.config)
     with pytest.raises(ConfigError, match="rows of 3 ids"):
         check_rows(torch.zeros(2, 3, dtype=torch.int64, device="meta"), whole.config)

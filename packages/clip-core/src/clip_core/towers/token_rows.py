@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from clip_core.config import ClipConfig, HfTokenizerConfig, TextConfig
+from clip_core.config import ClipConfig, HfTextConfig, HfTokenizerConfig, ModernTextConfig, TextConfig
 from clip_core.errors import ConfigError
 from clip_core.towers.short_text import readable
 
@@ -32,7 +32,9 @@ def check_rows(tokens: Tensor, config: ClipConfig) -> None:
             f"encode_text got the token id {low if low < 0 else high}; allowed: 0 to {text.vocab_size - 1}. "
             "Use the tokenizer that comes with the model."
         )
-    if whole and isinstance(config.tokenizer, HfTokenizerConfig):
+    if isinstance(text, HfTextConfig) or (isinstance(text, ModernTextConfig) and not text.causal):
+        _check_padding(tokens, text.pad_id)  # the tower leaves that id out, and no other
+    elif whole and isinstance(config.tokenizer, HfTokenizerConfig):
         _check_padding(tokens, config.tokenizer.pad_id)
 
 
