@@ -10,7 +10,7 @@ import clip_core
 NAMES = """
 Bundle CheckpointMismatch Clip ClipConfig ClipError ClipOutput ConfigError DataError ImageError StorageError
 TokenTooLong UnknownModel __version__ build_transform create create_model create_model_and_transforms export
-export_onnx get_config get_tokenizer list_models load open_image quantize save
+export_onnx get_config get_tokenizer list_models load load_image_tower load_text_tower open_image quantize save
 """
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from clip_core.__about__ import __version__
 from clip_core.bundle import Bundle
 from clip_core.config import ClipConfig
+from clip_core.convert.image_tower import load_image_tower
+from clip_core.convert.text_encoder import load_text_tower
 from clip_core.creation import create, create_model, create_model_and_transforms, get_tokenizer
 from clip_core.errors import (
     CheckpointMismatch,
@@ -52,6 +54,8 @@ __all__ = [
     "get_tokenizer",
     "list_models",
     "load",
+    "load_image_tower",
+    "load_text_tower",
     "open_image",
     "quantize",
     "save",

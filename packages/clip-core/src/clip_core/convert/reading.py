@@ -35,7 +35,15 @@ from clip_core.presets import get_config, list_models
 from clip_core.presets.parts import VOCAB_SIZE
 from clip_core.weights import SUFFIXES, read_weights
 
-__all__ = ["FILE_SUFFIXES", "OPENCLIP_CONFIG", "OPENCLIP_WEIGHTS", "fitting_names", "open_file", "open_folder"]
+__all__ = [
+    "FILE_SUFFIXES",
+    "OPENCLIP_CONFIG",
+    "OPENCLIP_WEIGHTS",
+    "fitting_names",
+    "open_file",
+    "open_folder",
+    "read_shards",
+]
 
 FILE_SUFFIXES = (*SUFFIXES, ".npz", ".pdparams")
 """Endings of the weights files that `open_file` reads."""
@@ -200,7 +208,7 @@ def _open_transformers(folder: Path, held: set[str], asked: ClipConfig | None, e
     def tensors(wanted: ClipConfig) -> dict[str, Tensor]:
         if paddle:
             return placed(to_openclip(read_pdparams(folder / PADDLE_WEIGHTS)), wanted)
-        theirs = _read_shards(folder, held, ema)
+        theirs = read_shards(folder, held, ema)
         if family is transformers_dual:
             theirs = transformers_dual.folded(theirs)
         return placed(to_ours(family.pairs(config), theirs, folder), wanted)
@@ -210,7 +218,12 @@ def _open_transformers(folder: Path, held: set[str], asked: ClipConfig | None, e
     )
 
 
-def _read_shards(folder: Path, held: set[str], ema: bool | None) -> dict[str, Tensor]:
+def read_shards(folder: Path, held: set[str], ema: bool | None) -> dict[str, Tensor]:
+    """The tensors of transformers' weights in `folder`, which has the files `held`: one file, or shards and their list.
+
+    Raises:
+        CheckpointMismatch: there are none, they cannot be read, or their list names files elsewhere.
+    """
     for name in _TRANSFORMERS_FILES:
         if name in held:
             return read_weights(folder / name, ema=ema)

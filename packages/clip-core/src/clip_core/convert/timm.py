@@ -1,4 +1,4 @@
-"""A model's image tower -> a checkpoint of timm: its `config.json` and tensors. Writing only.
+"""A model's image tower -> a checkpoint of timm: its `config.json` and tensors. Reading is in `image_tower`.
 
 timm's own CLIP transformers have the projection as their classifier layer, with a bias that is zero here; a tower that
 already is timm's goes out as it is, with a linear head of ours in the place of the classifier.
@@ -16,18 +16,19 @@ from clip_core.config import ClipConfig, TimmConfig, VitConfig, size_pair
 from clip_core.convert.openclip_writing import ratio
 from clip_core.errors import ConfigError
 
-__all__ = ["to_timm"]
+__all__ = ["VIT_BLOCK", "to_timm"]
 
 # Any of timm's CLIP transformers; the sizes are arguments.
 _VIT = "vit_base_patch32_clip_224"
 _VIT_EPS = 1e-5
-_BLOCK = {
+VIT_BLOCK = {
     "ln_1": "norm1",
     "ln_2": "norm2",
     "mlp.c_fc": "mlp.fc1",
     "mlp.c_proj": "mlp.fc2",
     "attn.out_proj": "attn.proj",
 }
+"""Modules of a block: ours -> timm's."""
 
 
 def to_timm(config: ClipConfig, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -119,7 +120,7 @@ def _vit_tensors(image: VitConfig, visual: Mapping[str, Tensor]) -> dict[str, Te
         found["patch_embed.proj.bias"] = torch.zeros(image.width, dtype=projection.dtype)
     for layer in range(image.layers):
         ours, theirs = f"transformer.resblocks.{layer}.", f"blocks.{layer}."
-        names |= {f"{ours}{mine}": f"{theirs}{other}" for mine, other in _BLOCK.items()}
+        names |= {f"{ours}{mine}": f"{theirs}{other}" for mine, other in VIT_BLOCK.items()}
         for part in ("weight", "bias"):
             found[f"{theirs}attn.qkv.{part}"] = visual[f"{ours}attn.in_proj_{part}"]
         if image.layer_scale is not None:
