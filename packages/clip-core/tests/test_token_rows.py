@@ -33,7 +33,10 @@ def untrained(**text: Any) -> Clip:
     )
 
 
-@pytest.fixture(scope="module", params=[{"causal": False, "pool": "last"}, {"causal": False}, {"pool": "last"}])
+@pytest.fixture(
+    scope="module",
+    params=[{"causal": False, "pool": "last"}, {"causal": False}, {"pool": "last"}, {"class_token": True}],
+)
 def whole(request: pytest.FixtureRequest) -> Clip:
     """A model that was trained on whole rows."""
     return untrained(**request.param)

@@ -18,7 +18,8 @@ __all__ = ["check_rows"]
 def check_rows(tokens: Tensor, config: ClipConfig) -> None:
     """Raise `ConfigError` unless `tokens`, integers (B, S), can be rows of the tokenizer of this model."""
     text = config.text
-    whole = isinstance(text, TextConfig) and (not text.causal or text.pool == "last")
+    # A class token (CoCa) stands behind the padding, so its position is that of the row's end.
+    whole = isinstance(text, TextConfig) and (not text.causal or text.pool == "last" or text.class_token)
     if whole and tokens.shape[1] != text.context_length:
         raise ConfigError(
             f"encode_text got rows of {tokens.shape[1]} ids; allowed: {text.context_length}, padded, because this "
