@@ -176,6 +176,12 @@ def test_locking_leaves_the_same_parameters_to_train_as_the_peers(
             torch.testing.assert_close(buffer, theirs[name], msg=name)
 
 
+def test_a_negative_number_of_unlocked_groups_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, ours = pair(FAMILIES["eva02"], monkeypatch)
+    with pytest.raises(ConfigError, match="unlocked_groups is -1; allowed: 0"):
+        ours.lock(-1)
+
+
 def test_frozen_statistics_stay_and_can_follow_again(monkeypatch: pytest.MonkeyPatch) -> None:
     _, ours = pair(FAMILIES["mobileclip"], monkeypatch)
     ours.lock(freeze_bn_stats=True)

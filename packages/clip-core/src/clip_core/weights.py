@@ -32,6 +32,9 @@ _SHOWN = 5
 def read_weights(path: str | os.PathLike[str], *, ema: bool | None = None) -> dict[str, Tensor]:
     """The tensors of `path` by name, memory-mapped where the format allows it.
 
+    Changing mapped tensors does not change the file. Changing the file in place would change them, or end the process:
+    replace it as a whole (`os.replace`), as `storage.save` does.
+
     Args:
         path: the file.
         ema: for a file that holds the trained weights and their moving average: True takes the average, False the

@@ -142,6 +142,8 @@ class TimmTower(BatchNormTower):
         """See `ImageTower.lock`: timm's groups of this model are counted. A head of ours is never locked."""
         from timm.models import group_modules, group_parameters
 
+        if unlocked_groups < 0:
+            raise ConfigError(f"unlocked_groups is {unlocked_groups}; allowed: 0 (the whole trunk is frozen) or more.")
         if not unlocked_groups:
             self.trunk.requires_grad_(False)
             if freeze_bn_stats:
