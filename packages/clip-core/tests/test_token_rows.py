@@ -87,6 +87,12 @@ def test_other_padding_is_refused_where_a_tower_leaves_its_own_out(kind: str) ->
         check_rows(row(5, 6, 2, pad=0), config)
 
 
+def test_rows_without_an_end_are_refused_where_the_end_is_read() -> None:
+    model = untrained(pool="eos", eos_id=END)
+    with pytest.raises(ConfigError, match=f"without the end of text, such as row 1; allowed: rows with the id {END}"):
+        model.encode_text(torch.cat([row(5, 6, END), row(5, 6, 7, 8, 9, 10, 11, 12)]))
+
+
 def test_causal_models_that_read_the_end_take_shorter_rows() -> None:
     model = untrained(pool="eos", eos_id=END)
     short, long = row(5, 6, END, length=3), row(5, 6, END, pad=0)

@@ -56,7 +56,7 @@ def test_features_and_gradients_equal_open_clip_from_its_own_table(name: str) ->
     images = torch.randn(3, 3, 2 * patch, 2 * patch)
     tokens = torch.randint(3, 599, (3, config.text.context_length))
     tokens[0, 7], tokens[0, 8:] = config.text.eos_id or 599, 0
-    tokens[1, -1] = config.text.eos_id or 599
+    tokens[1:, -1] = config.text.eos_id or 599
     outputs = ours(images, tokens)[:3], peer.eval()(images, tokens)
     for mine, theirs in zip(*outputs, strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)

@@ -1,4 +1,4 @@
-"""Rows of token ids that a text tower cannot mean: of another length, padded otherwise, or of another vocabulary.
+"""Rows of token ids that a text tower cannot mean: of another length, padding or vocabulary, or without an end.
 
 A tower that reads its last position, or attends to padding as to any token, gives plausible and wrong features for
 them. Values are looked at on the CPU only, where it costs microseconds; no device is waited for.
@@ -33,10 +33,22 @@ def check_rows(tokens: Tensor, config: ClipConfig) -> None:
             f"encode_text got the token id {low if low < 0 else high}; allowed: 0 to {text.vocab_size - 1}. "
             "Use the tokenizer that comes with the model."
         )
+    if isinstance(text, TextConfig) and text.eos_id is not None and not text.class_token:
+        _check_end(tokens, text.eos_id)
     if isinstance(text, HfTextConfig) or (isinstance(text, ModernTextConfig) and not text.causal):
         _check_padding(tokens, text.pad_id)  # the tower leaves that id out, and no other
     elif whole and isinstance(config.tokenizer, HfTokenizerConfig):
         _check_padding(tokens, config.tokenizer.pad_id)
+
+
+def _check_end(tokens: Tensor, eos_id: int) -> None:
+    # Such a row would be read at its first position.
+    endless = ~(tokens == eos_id).any(dim=1)
+    if bool(endless.any()):
+        raise ConfigError(
+            f"encode_text got rows without the end of text, such as row {int(endless.nonzero()[0])}; allowed: rows "
+            f"with the id {eos_id}. Use the tokenizer that comes with the model, which cuts a text before its end."
+        )
 
 
 def _check_padding(tokens: Tensor, pad_id: int) -> None:
