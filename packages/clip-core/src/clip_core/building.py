@@ -23,6 +23,7 @@ from clip_core.convert.checkpoint import Checkpoint
 from clip_core.convert.reading import open_file
 from clip_core.device import resolve_device, values_wanted
 from clip_core.errors import ConfigError
+from clip_core.mapping import MappedPages
 from clip_core.model import Clip, assemble
 from clip_core.weights import load_weights
 
@@ -131,9 +132,15 @@ def _allocate(model: nn.Module) -> None:
 
 
 def _convert(model: Clip, device: torch.device, dtype: torch.dtype) -> None:
-    # One tensor at a time, so that two copies of the model never stand side by side.
-    for name, parameter in model.named_parameters():
+    # One tensor at a time, so that two copies of the model never stand side by side, nor its file beside it.
+    # What was made anew from the file's tensors goes first, because its memory comes free.
+    pages = MappedPages()
+    parameters = sorted(model.named_parameters(), key=lambda item: pages.hold(item[1].data))
+    copies = sum(not pages.hold(parameter.data) for _, parameter in parameters)
+    for place, (name, parameter) in enumerate(parameters):
+        if place == copies:
+            pages.trim()
         kept = name in ("logit_scale", "logit_bias")
-        parameter.data = parameter.data.to(device=device, dtype=torch.float32 if kept else dtype)
+        parameter.data = pages.to(parameter.data, device, torch.float32 if kept else dtype)
     for buffer in model.buffers():
         buffer.data = buffer.data.to(device=device, dtype=dtype if buffer.is_floating_point() else buffer.dtype)

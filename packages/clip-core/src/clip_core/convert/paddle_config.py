@@ -64,9 +64,7 @@ def paddle_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("text_config", "vision_config"):
         eps = (found.get(name) or {}).get("layer_norm_eps", _EPS)
         if eps != _EPS:
-            raise ConfigError(
-                f"{name}.layer_norm_eps is {eps}; allowed: {_EPS}, with which PaddleNLP computes."
-            )
+            raise ConfigError(f"{name}.layer_norm_eps is {eps}; allowed: {_EPS}, with which PaddleNLP computes.")
     return {**found, "model_type": "clip"}
 
 

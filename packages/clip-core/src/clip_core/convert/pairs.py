@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from clip_core.errors import CheckpointMismatch
+from clip_core.mapping import MappedPages
 
 __all__ = ["How", "Pair", "copies", "to_ours", "to_theirs"]
 
@@ -60,8 +61,12 @@ def to_ours(pairs: Iterable[Pair], tensors: Mapping[str, Tensor], source: object
             f"(missing: {_some(missing)}; unexpected: {_some(unexpected)})."
         )
     found: dict[str, Tensor] = {}
+    pages = MappedPages()
     for pair in pairs:
-        found.update(zip(pair.ours, _ours(pair.how, [left[key] for key in pair.theirs]), strict=True))
+        values = [left[key] for key in pair.theirs]
+        found.update(zip(pair.ours, _ours(pair.how, values), strict=True))
+        if pair.how in ("stacked", "turned"):
+            pages.release(*values)  # these were copied
     return found
 
 
