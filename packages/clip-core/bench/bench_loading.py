@@ -30,6 +30,19 @@ LOAD = {
     "dtype = dict(fp32=torch.float32, bf16=torch.bfloat16)[{precision!r}]; "
     "make = lambda: transformers.CLIPModel.from_pretrained({folder!r}, dtype=dtype)",
 }
+# Other formats of the same weights; the folder has OpenAI's activation, which transformers takes where nothing is said.
+FORMATS = {
+    "torch file": {
+        "ours": "import clip_core; make = lambda: clip_core.create_model({name!r}, {torch!r}, precision={precision!r})",
+        "open_clip": "import open_clip; make = lambda: open_clip.create_model({name!r}, {torch!r}, "
+        "precision={precision!r})",
+    },
+    "transformers folder": {
+        "ours": "import clip_core; make = lambda: clip_core.create_model({name!r} + '-quickgelu', {folder!r}, "
+        "precision={precision!r})",
+        "transformers": LOAD["transformers"],
+    },
+}
 MEASURE = """
 import json, logging, re, threading, time
 logging.disable(logging.CRITICAL)
@@ -62,7 +75,9 @@ logging.disable(logging.CRITICAL)
 import open_clip
 from safetensors.torch import save_file
 torch.manual_seed(0)
-save_file(open_clip.create_model({name!r}).state_dict(), {path!r})
+weights = open_clip.create_model({name!r}).state_dict()
+save_file(weights, {path!r})
+torch.save(weights, {torch!r})
 import transformers
 c = open_clip.get_model_config({name!r})
 v, t = c["vision_cfg"], c["text_cfg"]
@@ -96,7 +111,8 @@ def medians(codes: dict[str, str], rounds: int) -> dict[str, dict[str, float]]:
 def row(case: str, figures: dict[str, dict[str, float]], key: str) -> Row:
     """One line of the table: `key` of each side, and how many times open_clip's is ours."""
     values = {side: figures[side][key] for side in figures}
-    return {"case": case, **values, "x open_clip": values["open_clip"] / values["ours"]}
+    ratio = values["open_clip"] / values["ours"] if "open_clip" in values else None
+    return {"case": case, **values, "x open_clip": ratio}
 
 
 def main() -> None:
@@ -108,17 +124,19 @@ def main() -> None:
         codes = {side: code.format(name=name) for side, code in CREATE.items()}
         rows.append(row(f"create {name}, seconds", medians(codes, arguments.rounds), "seconds"))
         with tempfile.TemporaryDirectory() as scratch:
-            path, folder = str(Path(scratch) / "model.safetensors"), str(Path(scratch) / "transformers")
-            fresh(SAVE.format(name=name, path=path, folder=folder))
+            files = {"path": "model.safetensors", "torch": "model.pt", "folder": "transformers"}
+            paths = {key: str(Path(scratch) / file) for key, file in files.items()}
+            fresh(SAVE.format(name=name, **paths))
             for precision in ("fp32", "bf16"):
-                values = {"name": name, "path": path, "folder": folder, "precision": precision}
-                codes = {side: code.format(**values) for side, code in LOAD.items()}
-                figures = medians(codes, arguments.rounds)
-                case = f"load {name}, fp32 file as {precision}"
-                rows += [
-                    row(f"{case}, {title}", figures, key)
-                    for key, title in (("seconds", "seconds"), ("peak", "peak / N"), ("own", "own memory / N"))
-                ]
+                values = {"name": name, "precision": precision, **paths}
+                for file, sides in {"fp32 file": LOAD, **FORMATS}.items():
+                    codes = {side: code.format(**values) for side, code in sides.items()}
+                    figures = medians(codes, arguments.rounds)
+                    case = f"load {name}, {file} as {precision}"
+                    rows += [
+                        row(f"{case}, {title}", figures, key)
+                        for key, title in (("seconds", "seconds"), ("peak", "peak / N"), ("own", "own memory / N"))
+                    ]
     report("loading", rows, arguments.json)
 
 
