@@ -15,11 +15,12 @@ import torch
 
 import clip_core
 from clip_core.building import build
-from clip_core.coca import CoCa
+from clip_core.coca import CoCa, CocaOutput
 from clip_core.config import ClipConfig, DecoderConfig, HfTextConfig, TextConfig, VitConfig
 from clip_core.errors import ConfigError
 from clip_core.generation import CachedDecoding, RecomputedDecoding
 from clip_core.generation.scores import keep_top_k, keep_top_p, penalize_repetition
+from clip_core.model import ClipOutput
 from clip_core.presets.parts import model as envelope
 
 START, END = 10, 11
@@ -333,6 +334,18 @@ def test_low_precision_and_empty_batches() -> None:
     assert model.generate(_images(0)).shape == (0, 1)
     model.to(torch.bfloat16)
     assert model.generate(_images(2)).dtype == torch.int64
+
+
+@torch.no_grad()
+def test_either_input_may_be_left_out() -> None:
+    model, images = _coca(), _images()
+    tokens = torch.randint(1, END, (3, 32), generator=torch.Generator().manual_seed(2))
+    whole = model(image=images, text=tokens)
+    assert isinstance(whole, CocaOutput)
+    for given, name in (({"image": images}, "image_features"), ({"text": tokens}, "text_features")):
+        alone = model(**given)
+        assert isinstance(alone, ClipOutput)
+        torch.testing.assert_close(getattr(alone, name), getattr(whole, name), atol=1e-6, rtol=0)
 
 
 def test_a_bundle_keeps_the_decoder(tmp_path) -> None:

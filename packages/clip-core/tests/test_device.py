@@ -21,7 +21,7 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="device is 'cuda:3', but torch sees 0 CUDA devices here; use 'cpu'"):
         resolve_device("cuda:3")
-    for name in ("cuad", "gpu", "tpu:0", "", "meta"):
+    for name in ("cuad", "gpu", "tpu:0", "xpu", "hpu", "", "meta"):
         with pytest.raises(ConfigError, match=f"device is '{name}'; allowed: auto, cpu, cuda"):
             resolve_device(name)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,8 +35,15 @@ def test_linear_layers_hold_bytes_and_the_rest_is_shared(tiny: clip_core.Bundle)
     assert block.mlp.c_fc.bias.data_ptr() == original.mlp.c_fc.bias.data_ptr()
     assert small.token_embedding.weight.data_ptr() == tiny.model.token_embedding.weight.data_ptr()
     assert type(original.mlp.c_fc.weight) is torch.nn.Parameter
-    assert original.mlp.c_fc.weight.requires_grad
+    assert all(parameter.requires_grad for parameter in tiny.model.parameters())
     assert not any(parameter.requires_grad for parameter in small.parameters())
+
+
+def test_the_copy_is_not_saved(tiny: clip_core.Bundle, tmp_path: Path) -> None:
+    small = clip_core.Bundle.of(clip_core.quantize(tiny.model))
+    with pytest.raises(ConfigError, match="has quantized weights .*; save the model that it was made from"):
+        clip_core.save(small, tmp_path / "small")
+    assert not (tmp_path / "small").exists()
 
 
 def test_what_cannot_be_quantized_is_refused(tiny: clip_core.Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,6 +184,12 @@ def test_no_images_and_no_texts_give_no_features(tiny: clip_core.Bundle) -> None
         ("encode_text", torch.zeros(1, 33, dtype=torch.long), r"\(1, 33\); allowed: \(batch, up to 32\)"),
         ("encode_text", torch.zeros(1, 0, dtype=torch.long), r"\(1, 0\)"),
         ("encode_text", torch.zeros(1, 8), "float32"),
+        (
+            "encode_text",
+            torch.zeros(1, 8, dtype=torch.uint8),
+            "uint8; allowed: token ids as torch.int64 or torch.int32",
+        ),
+        ("encode_image", torch.zeros(1, 3, 32, 32, device="meta"), "images on meta, and the model is on cpu; move one"),
     ],
 )
 def test_wrong_inputs_are_refused(tiny: clip_core.Bundle, method: str, value: torch.Tensor, message: str) -> None:

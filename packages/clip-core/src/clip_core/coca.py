@@ -23,7 +23,7 @@ from clip_core.generation import (
     sample,
     search_beams,
 )
-from clip_core.model import NestedClip
+from clip_core.model import ClipOutput, NestedClip
 from clip_core.towers import TextTransformer
 from clip_core.towers.decoder import MultimodalDecoder
 
@@ -69,13 +69,17 @@ class CoCa(NestedClip):
         super().set_grad_checkpointing(enable)
         self.text_decoder.grad_checkpointing = enable
 
-    def forward(self, images: Tensor, tokens: Tensor) -> CocaOutput:  # type: ignore[override]  # and more
+    def forward(self, image: Tensor | None = None, text: Tensor | None = None) -> ClipOutput | CocaOutput:  # type: ignore[override]  # more
         """Images (B, 3, height, width) and token ids (B, S) -> features, and logits of every token but the first.
 
-        Raises `ConfigError` as `encode_image` and `encode_text` do.
+        With one of the two alone, its features alone, in a `ClipOutput`. Raises `ConfigError` as `encode_image` and
+        `encode_text` do.
         """
-        image_features, image_tokens = self.visual.features_and_tokens(self._checked_images(images))
-        text_features, text_tokens = self.text.text_features_and_tokens(self._checked_tokens(tokens))
+        if image is None or text is None:
+            return super().forward(image, text)
+        tokens = self._checked_tokens(text).to(self.logit_scale.device)
+        image_features, image_tokens = self.visual.features_and_tokens(self._checked_images(image))
+        text_features, text_tokens = self.text.text_features_and_tokens(tokens)
         return CocaOutput(
             image_features=F.normalize(image_features, dim=-1),
             text_features=F.normalize(text_features, dim=-1),

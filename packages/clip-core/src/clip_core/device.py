@@ -27,7 +27,7 @@ def resolve_device(device: str | torch.device, *, meta: bool = False) -> torch.d
         found: torch.device | None = torch.device(device)
     except (RuntimeError, TypeError):
         found = None
-    if found is None or (found.type == "meta" and not meta):
+    if found is None or found.type not in ("cpu", "cuda", "mps", "meta") or (found.type == "meta" and not meta):
         raise ConfigError(f"device is {device!r}; allowed: auto, cpu, cuda, cuda:0, cuda:1 ..., mps.")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found.type == "cuda" and (found.index or 0) >= count:

@@ -258,6 +258,11 @@ class Clip(nn.Module):
             raise ConfigError(
                 f"encode_image got {images.dtype}; allowed: a floating dtype, normalised by the model's transform."
             )
+        if images.device != self.logit_scale.device:
+            raise ConfigError(
+                f"encode_image got images on {images.device}, and the model is on {self.logit_scale.device}; move one "
+                "of them with .to(device)."
+            )
         return images.to(self.dtype)
 
     def _checked_tokens(self, tokens: Tensor) -> Tensor:
@@ -272,8 +277,8 @@ class Clip(nn.Module):
                 f"encode_text got a tensor of shape {tuple(tokens.shape)}; allowed: (batch, up to "
                 f"{self.context_length}). Use the tokenizer that comes with the model."
             )
-        if tokens.is_floating_point() or tokens.dtype == torch.bool:
-            raise ConfigError(f"encode_text got {tokens.dtype}; allowed: token ids as torch.int64.")
+        if tokens.dtype not in (torch.int64, torch.int32):
+            raise ConfigError(f"encode_text got {tokens.dtype}; allowed: token ids as torch.int64 or torch.int32.")
         check_rows(tokens, self.config)
         return tokens
 

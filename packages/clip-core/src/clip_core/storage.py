@@ -113,7 +113,13 @@ def export(
 def _values(bundle: Bundle) -> dict[str, Tensor]:
     if bundle.model.logit_scale.is_meta:
         raise ConfigError("A model on the meta device has no weights to save; create it on another device.")
-    return {key: value.detach().contiguous() for key, value in bundle.model.state_dict().items()}
+    values = {key: value.detach() for key, value in bundle.model.state_dict().items()}
+    strange = next((key for key, value in values.items() if type(value) is not Tensor), None)
+    if strange is not None:
+        raise ConfigError(
+            f"This model has quantized weights ({strange}); save the model that it was made from instead."
+        )
+    return {key: value.contiguous() for key, value in values.items()}
 
 
 def load(
