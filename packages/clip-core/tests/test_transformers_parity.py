@@ -244,3 +244,5 @@ def test_siglip_2_reads_images_of_any_shape(tmp_path: Path, photo: PIL.Image.Ima
         features = torch.nn.functional.normalize(bundle.model.visual.patch_features(ours), dim=-1)
         assert (features - wanted.image_embeds).abs().max() < 1e-5
         assert (bundle.model.encode_text(tokens, normalize=True) - wanted.text_embeds).abs().max() < 1e-5
+    with pytest.raises(ConfigError, match="Siglip2Model are read and not written. Layouts that can: a bundle"):
+        clip_core.export(bundle, tmp_path / "export", "transformers")

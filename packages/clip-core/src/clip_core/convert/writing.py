@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from clip_core.config import ClipConfig, ClipTokenizerConfig, TimmConfig
+from clip_core.config import ClipConfig, ClipTokenizerConfig, NaFlexConfig, TimmConfig
 from clip_core.convert import transformers_clip, transformers_siglip
 from clip_core.convert.openclip_writing import to_openclip_config
 from clip_core.convert.pairs import to_theirs
@@ -74,6 +74,8 @@ def _transformers(config: ClipConfig, tensors: Mapping[str, Tensor]) -> Export:
     siglip = isinstance(config.image, TimmConfig)
     family = transformers_siglip if siglip else transformers_clip
     try:
+        if isinstance(config.image, NaFlexConfig):
+            raise ConfigError("image.kind is 'naflex', and folders of Siglip2Model are read and not written.")
         settings = family.to_settings(config)
         preprocessor = to_preprocessor(config.preprocess, "Siglip" if siglip else "CLIP")
     except ConfigError as error:
