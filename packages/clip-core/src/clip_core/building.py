@@ -1,30 +1,25 @@
 """From a configuration to a model with weights, holding each of them in memory once.
 
-A model is laid out with its parameters on the meta device. Those of a file are then put in their place as they are
+A model is laid out with parameters that nothing is written to. Those of a file are then put in their place as they are
 (memory-mapped where the format allows it); only a model without a file draws random ones.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
-from torch.overrides import TorchFunctionMode
 
 from clip_core.coca import CoCa
 from clip_core.config import ClipConfig
 from clip_core.convert.checkpoint import Checkpoint
 from clip_core.convert.reading import open_file
-from clip_core.device import resolve_device, values_wanted
+from clip_core.device import resolve_device
 from clip_core.errors import ConfigError
 from clip_core.mapping import MappedPages
 from clip_core.model import Clip, assemble
+from clip_core.towers.undrawn import parameters_to_meta, undrawn
 from clip_core.weights import load_weights
 
 __all__ = ["DTYPES", "Precision", "build", "lay_out"]
@@ -59,14 +54,14 @@ def build(
             "a fp32 model: torch.autocast, or --precision of clip-train."
         )
     device = resolve_device(device, meta=True)
-    model = lay_out(config)
+    model = _unwritten(config)
     if device.type == "meta":
-        model.to("meta")  # buffers have values even then
+        parameters_to_meta(model)
+        model.to(device)  # buffers have values until then
     elif weights is not None:
         held = weights if isinstance(weights, Checkpoint) else open_file(weights)
         load_weights(model, model.adapt_weights(held.tensors(config)), held.path)
     else:
-        _allocate(model)
         with torch.no_grad():
             model.reset_parameters()
     _convert(model, device, DTYPES[precision])
@@ -75,60 +70,15 @@ def build(
 
 def lay_out(config: ClipConfig) -> Clip:
     """The model with every parameter on the meta device; its buffers, which the layout determines, have values."""
-    with _parameters_on_meta():
+    model = _unwritten(config)
+    parameters_to_meta(model)
+    return model
+
+
+def _unwritten(config: ClipConfig) -> Clip:
+    """The model with memory for each parameter that nothing was written to, and so takes no room yet."""
+    with undrawn():
         return assemble(config) if config.decoder is None else CoCa(config)
-
-
-_DRAWS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, torch.Tensor.normal_, torch.Tensor.uniform_)
-
-
-class _NoDraws(TorchFunctionMode):
-    """Leaves out the random values that torch's layers draw in their constructors, where the meta device holds none.
-
-    Torch works out normal draws there in Python, and imports for seconds to do so.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in _DRAWS:
-            tensor: torch.Tensor = args[0] if args else kwargs["tensor"]
-            if tensor.is_meta:
-                return tensor
-        return func(*args, **kwargs)
-
-
-@contextlib.contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    # `torch.device("meta")` as a context would also take the values of buffers that no file holds, rotary tables say.
-    thread = threading.get_ident()  # torch calls the hook for the modules that other threads make as well
-
-    def move(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
-        if parameter is None or parameter.is_meta or values_wanted() or threading.get_ident() != thread:
-            return None
-        return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
-
-    handle = register_module_parameter_registration_hook(move)  # type: ignore[arg-type]  # may replace it
-    try:
-        with _NoDraws():
-            yield
-    finally:
-        handle.remove()
-
-
-def _allocate(model: nn.Module) -> None:
-    """Give each meta parameter memory on the CPU, without values; one that two modules share stays shared."""
-    made: dict[nn.Parameter, nn.Parameter] = {}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None and parameter.is_meta:
-                if parameter not in made:
-                    values = torch.empty(
-                        parameter.shape, dtype=parameter.dtype
-                    )  # empty_like on meta imports for seconds
-                    made[parameter] = nn.Parameter(values, requires_grad=parameter.requires_grad)
-                module._parameters[name] = made[parameter]
 
 
 def _convert(model: Clip, device: torch.device, dtype: torch.dtype) -> None:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from contextvars import ContextVar
-
 import torch
 
 from clip_core.errors import ConfigError
 
-__all__ = ["resolve_device", "values_wanted", "with_values"]
-
-_VALUES_WANTED = ContextVar("_VALUES_WANTED", default=False)
+__all__ = ["resolve_device"]
 
 
 def resolve_device(device: str | torch.device, *, meta: bool = False) -> torch.device:
@@ -35,21 +29,3 @@ def resolve_device(device: str | torch.device, *, meta: bool = False) -> torch.d
     if found.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError(f"device is {str(device)!r}, but torch sees no Metal GPU here; use 'cpu' or 'auto'.")
     return found
-
-
-@contextlib.contextmanager
-def with_values() -> Iterator[None]:
-    """Parameters made inside get memory and values, even while a model is laid out on the meta device.
-
-    For a module of another library whose buffers follow its parameters to the meta device.
-    """
-    token = _VALUES_WANTED.set(True)
-    try:
-        yield
-    finally:
-        _VALUES_WANTED.reset(token)
-
-
-def values_wanted() -> bool:
-    """Whether this runs inside `with_values`."""
-    return _VALUES_WANTED.get()

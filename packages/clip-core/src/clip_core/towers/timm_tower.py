@@ -6,7 +6,6 @@ B batch, T tokens, W the trunk's width, D features.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import logging
@@ -22,7 +21,6 @@ from clip_core.errors import ConfigError, nearest
 from clip_core.layers.block import pick_layers
 from clip_core.layers.positions import square_grid, warn_of_grid
 from clip_core.towers.batch_norm import BatchNormTower
-from clip_core.towers.undrawn import parameters_to_meta, undrawn
 
 __all__ = ["Mlp", "TimmTower", "build_trunk"]
 
@@ -55,11 +53,7 @@ class TimmTower(BatchNormTower):
         self.config = config
         self.embed_dim = embed_dim
         self.image_size = size_pair(config.image_size)
-        laid_out = nn.Linear(1, 1).weight.is_meta
-        with undrawn() if laid_out else contextlib.nullcontext():
-            self.trunk: Any = build_trunk(config, embed_dim)
-        if laid_out:
-            parameters_to_meta(self.trunk)
+        self.trunk: Any = build_trunk(config, embed_dim)
         width = self.trunk.num_features
         head: dict[str, nn.Module] = {}
         if config.projection == "linear":

@@ -1,8 +1,8 @@
-"""Building another library's module for its layout and its buffers, without drawing the weights that nobody will read.
+"""Building a module for its layout and its buffers, without drawing weights that nobody will read.
 
-A library may leave its buffers without values where its parameters are on the meta device (timm 1.0.24 does, and says
-nothing). So the module is built on the CPU, where memory that is never written takes no room, and its parameters go to
-the meta device afterwards.
+Not on the meta device: a library may leave its buffers without values there (timm 1.0.24 does, and says nothing), and
+torch imports for seconds to draw normal numbers that do not exist. On the CPU, memory that is never written takes no
+room.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-
-from clip_core.device import with_values
 
 __all__ = ["parameters_to_meta", "undrawn"]
 
 
 @contextlib.contextmanager
 def undrawn() -> Iterator[None]:
-    """Modules made inside have parameters on the CPU whose initial values are not computed, and complete buffers."""
-    with with_values(), _SkipDrawing():
+    """Modules made inside have parameters on the CPU whose initial values are not computed, and complete buffers.
+
+    Torch's global generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]), _SkipDrawing():
         yield
 
 
@@ -50,7 +52,7 @@ class _SkipDrawing(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         target = args[0] if args else kwargs.get("tensor")  # as `torch.nn.init` names it
-        if isinstance(target, nn.Parameter) and not target.is_meta:
+        if isinstance(target, nn.Parameter):
             self.parameters.setdefault(target.untyped_storage().data_ptr(), target)
         name = getattr(func, "__name__", "")
         writes = name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
