@@ -141,13 +141,17 @@ _BLOCK = {
 _LAYER = re.compile(r"transformer\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
 
-def to_openclip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_openclip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """PaddleNLP's parameters of a `CLIPModel` in OpenCLIP's flat layout.
+
+    `tensors` is emptied on the way, so that most of them are in memory once: nearly all are turned, or packed anew.
 
     Raises:
         CheckpointMismatch: a name that PaddleNLP's CLIP with a vision transformer does not have, or a missing one.
     """
-    left = {key.removeprefix("clip."): value for key, value in tensors.items()}
+    left = tensors
+    for key in [key for key in left if key.startswith("clip.")]:
+        left[key.removeprefix("clip.")] = left.pop(key)
     found: dict[str, Tensor] = {}
     try:
         found["logit_scale"] = left.pop("logit_scale").reshape(())
@@ -162,10 +166,10 @@ def to_openclip(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             f"The Paddle parameters lack {error.args[0]}; allowed: PaddleNLP's CLIPModel with a ViT."
         ) from error
     # What the towers count with is no weight.
-    left = {key: value for key, value in left.items() if not key.endswith("position_ids")}
-    if left:
+    strange = [key for key in left if not key.endswith("position_ids")]
+    if strange:
         raise CheckpointMismatch(
-            f"The Paddle parameters hold {min(left)}, which PaddleNLP's CLIPModel with a ViT does not have."
+            f"The Paddle parameters hold {min(strange)}, which PaddleNLP's CLIPModel with a ViT does not have."
         )
     return found
 
