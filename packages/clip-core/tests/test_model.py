@@ -195,3 +195,9 @@ def test_no_images_and_no_texts_give_no_features(tiny: clip_core.Bundle) -> None
 def test_wrong_inputs_are_refused(tiny: clip_core.Bundle, method: str, value: torch.Tensor, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         getattr(tiny.model, method)(value)
+
+
+def test_a_call_without_any_input_is_refused(tiny: clip_core.Bundle) -> None:
+    for call in (tiny.model, tiny.model.forward_intermediates):
+        with pytest.raises(ConfigError, match="neither an image nor a text; allowed: image, text or both"):
+            call()

@@ -117,3 +117,17 @@ def test_augmentation_is_refused_for_evaluation() -> None:
 def test_a_transform_goes_to_worker_processes(photo: PIL.Image.Image, transform) -> None:
     copy = pickle.loads(pickle.dumps(transform))
     assert copy(photo).shape == transform(photo).shape
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"config": None}, "config=None; allowed: PreprocessConfig, which PreprocessConfig.from_json"),
+        ({"config": clip_core.get_config("tiny")}, r"config=ClipConfig\(.*; allowed: PreprocessConfig"),
+        ({"train": True, "augment": {"scale": (0.5, 1.0)}}, r"augment=\{.*\}; allowed: AugmentConfig, which Augment"),
+    ],
+)
+def test_records_of_another_kind_are_refused(arguments: dict[str, object], message: str) -> None:
+    given = {"config": clip_core.get_config("tiny").preprocess, **arguments}
+    with pytest.raises(ConfigError, match=message):
+        build_transform(**given)

@@ -126,3 +126,9 @@ def test_features_can_be_trained_on(tiny: clip_core.Bundle) -> None:
     layer = torch.nn.Linear(128, 2)
     layer(encode_texts(tiny.model, tiny.tokenizer, ["a dog"])).sum().backward()
     assert layer.weight.grad is not None
+
+
+def test_names_that_are_no_strings_are_refused(tiny: clip_core.Bundle) -> None:
+    for classname, template in ((1, "a {c}"), ("cat", 3)):
+        with pytest.raises(ConfigError, match="allowed: strings, or a callable as template"):
+            build_zero_shot_classifier(tiny.model, tiny.tokenizer, [classname], [template])

@@ -34,6 +34,8 @@ def quantize(model: Clip) -> Clip:
             "quantize needs torchao, which is not installed: pip install 'clip-core[int8]'. Without it, "
             "precision='bf16' halves the memory of a float32 model."
         )
+    if not isinstance(model, Clip):
+        raise ConfigError(f"quantize got {type(model).__name__}; allowed: a model, as the field `model` of a Bundle.")
     if model.logit_scale.is_meta:
         raise ConfigError("A model on the meta device has no weights to quantize; create it on another device.")
     # What the memo of a copy holds is not copied: modules are, values are not. The parameters are new ones around the

@@ -156,8 +156,9 @@ class Clip(nn.Module):
     def forward(self, image: Tensor | None = None, text: Tensor | None = None) -> ClipOutput:
         """Images (B, 3, size, size) and token ids (B, S) -> normalised features, scale and bias.
 
-        Either may be left out. The arguments have open_clip's names.
+        Either may be left out. The arguments have open_clip's names. Raises `ConfigError` without any.
         """
+        _require_input(image, text)
         return ClipOutput(
             image_features=None if image is None else self.encode_image(image, normalize=True),
             text_features=None if text is None else self.encode_text(text, normalize=True),
@@ -202,6 +203,7 @@ class Clip(nn.Module):
         Raises:
             ConfigError: inputs that cannot be encoded, a block that is not there, logits without both inputs.
         """
+        _require_input(image, text)
         output: dict[str, Tensor | list[Tensor]] = {}
         features: dict[str, Tensor] = {}
         if image is not None:
@@ -313,6 +315,11 @@ class NestedClip(Clip):
     def text_tower(self) -> TextTower:
         """`self.text`."""
         return self.text
+
+
+def _require_input(image: object, text: object) -> None:
+    if image is None and text is None:
+        raise ConfigError("The model got neither an image nor a text; allowed: image, text or both.")
 
 
 def _normalized(features: Tensor, wanted: bool) -> Tensor:

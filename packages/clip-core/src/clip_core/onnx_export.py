@@ -5,12 +5,14 @@ Shapes: B batch, S context length, D features. Transforms and tokenizer stay in 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -65,6 +67,8 @@ def export_onnx(
     if missing:
         raise ConfigError(f"export_onnx needs {', '.join(missing)}: pip install 'clip-core[onnx]'.")
     model = source.model if isinstance(source, Bundle) else source
+    if not isinstance(model, Clip):
+        raise ConfigError(f"export_onnx got {type(source).__name__}; allowed: a Bundle or its model.")
     weight = next(model.visual.parameters())
     if model.training or weight.device.type != "cpu" or weight.dtype != torch.float32:
         mode = "training" if model.training else "evaluation"
@@ -85,7 +89,7 @@ def export_onnx(
                 tower = _Tower(model, kind, normalize)
                 _write(tower, argument, inputs, Path(scratch) / f"{kind}.onnx")
                 _check(tower, argument, inputs, Path(scratch) / f"{kind}.onnx", tolerance)
-            for path in sorted(Path(scratch).iterdir(), reverse=True):  # weights (.onnx.data), if beside, come last
+            for path in sorted(Path(scratch).iterdir(), reverse=True):  # weights beside a file (.onnx.data) come first
                 shutil.move(path, target / path.name)
     except OSError as error:
         raise StorageError(f"Cannot write ONNX files into {folder}: {error}.") from error
@@ -99,9 +103,7 @@ def _write(tower: _Tower, argument: str, inputs: Tensor, path: Path) -> None:
 
     logger.info("Writing %s with onnx %s and onnxscript %s", path.name, onnx.__version__, onnxscript.__version__)
     batch = torch.export.Dim("batch", min=1)
-    with warnings.catch_warnings():
-        # The exporter warns about its own insides (registered types, deprecated calls); the check below is what counts.
-        warnings.simplefilter("ignore")
+    with _quiet("onnx_ir", "onnxscript"):
         program = torch.export.export(tower, (inputs[: _BATCHES[1]],), dynamic_shapes=({0: batch},))
         exported = torch.onnx.export(
             program,
@@ -113,6 +115,21 @@ def _write(tower: _Tower, argument: str, inputs: Tensor, path: Path) -> None:
         assert exported is not None  # it is with dynamo
         exported.save(path)
     onnx.checker.check_model(path)
+
+
+@contextlib.contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Without the exporter's words about its own insides (hundreds of lines); what counts is the check."""
+    levels = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 @torch.no_grad()

@@ -56,6 +56,12 @@ def build_transform(
     """
     from torchvision import transforms
 
+    for name, value, record in (("config", config, PreprocessConfig), ("augment", augment, AugmentConfig)):
+        if not isinstance(value, record) and (value is not None or name == "config"):
+            raise ConfigError(
+                f"build_transform got {name}={value!r}; allowed: {record.__name__}, which {record.__name__}.from_json "
+                "makes from a dict; a model's own is model.config.preprocess."
+            )
     if augment is not None and not train:
         raise ConfigError(f"build_transform got augment={augment!r} with train=False; pass train=True or no augment.")
     finish = [transforms.ToTensor(), transforms.Normalize(mean=config.mean, std=config.std)]

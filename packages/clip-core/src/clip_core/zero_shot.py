@@ -38,6 +38,10 @@ def fill_template(template: Template, classname: str) -> str:
     """
     if callable(template):
         return template(classname)
+    if not isinstance(template, str) or not isinstance(classname, str):
+        raise ConfigError(
+            f"The template is {template!r} and the class {classname!r}; allowed: strings, or a callable as template."
+        )
     place = next((place for place in ("{c}", "{}") if place in template), None)
     if place is None:
         raise ConfigError(f"The template {template!r} has no place for the class; write it as {{c}} or {{}}.")

@@ -21,7 +21,7 @@ def unlock_last(groups: Sequence[Group], count: int, argument: str, *, outside: 
     More than there are is all of them. Raises `ConfigError`, naming `argument`, for a negative count.
     """
     if count < 0:
-        raise ConfigError(f"{argument} is {count}; allowed: 0 (all frozen) to {len(groups)} (all trained).")
+        raise ConfigError(f"{argument} is {count}; allowed: 0 (all frozen) or more; {len(groups)} is all.")
     for parameter in itertools.chain(outside, *map(_parameters, groups)):
         parameter.requires_grad_(False)
     for group in groups[max(0, len(groups) - count) :]:
