@@ -6,6 +6,7 @@ Names of published weights belong to clip-hub.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from pathlib import Path
 
@@ -19,11 +20,15 @@ from clip_core.convert.reading import FILE_SUFFIXES
 from clip_core.errors import CheckpointMismatch, ConfigError
 from clip_core.model import Clip
 from clip_core.preprocess import AugmentConfig, Transform, build_transform
-from clip_core.presets import QUICK_GELU_SUFFIX, get_config, list_models
-from clip_core.storage import open_checkpoint
+from clip_core.presets import QUICK_GELU_SUFFIX, get_config, list_models, split_name
+from clip_core.storage import folder_of, open_checkpoint
 from clip_core.tokenizer import Tokenizer, build_tokenizer
 
 __all__ = ["create", "create_model", "create_model_and_transforms", "get_tokenizer"]
+
+log = logging.getLogger(__name__)
+
+_said: set[tuple[str, Path]] = set()  # what this process has warned of
 
 
 def create_model(
@@ -41,7 +46,8 @@ def create_model(
     Args:
         name: one of `list_models()`.
         pretrained: a weights file of OpenCLIP, OpenAI, big_vision (`.npz`) or PaddleNLP (`.pdparams`); or a folder: a
-            bundle, one in OpenCLIP's layout, or one of transformers. A tag needs `clip_hub.create_model`.
+            bundle, one in OpenCLIP's layout, or one of transformers. A file of a folder like these is read with the
+            configuration that lies beside it. A tag needs `clip_hub.create_model`.
         precision: dtype of the parameters: "fp32", "bf16" or "fp16".
         device: "meta" builds the layout without memory.
         image_size: pixels of the images' sides, one number or (height, width), where not the architecture's own.
@@ -104,7 +110,7 @@ def create(
     model = create_model(
         name, pretrained, precision, device, image_size=image_size, context_length=context_length, ema=ema
     )
-    bundle = Bundle.of(model, pretrained if pretrained and Path(pretrained).is_dir() else None)
+    bundle = Bundle.of(model, folder_of(pretrained) if pretrained else None)
     return bundle if given is None else dataclasses.replace(bundle, tokenizer=given)
 
 
@@ -146,6 +152,7 @@ def _find_weights(
         )
     found = open_checkpoint(path, config, ema=ema)
     if found.config is None:
+        _warn_of_activation(name, path)
         return found
     held = found.config.resized(image_size, context_length)
     different = differences(config, held)
@@ -158,6 +165,26 @@ def _find_weights(
             + f" it as it is with clip_core.load({str(path)!r})."
         )
     return found
+
+
+def _warn_of_activation(name: str, path: Path) -> None:
+    """Log, once per name and file, that the weights in `path` may be those of the name with OpenAI's activation.
+
+    Both have the same tensors. A name that ends in "-quickgelu" says which is meant.
+    """
+    base, quick_gelu = split_name(name)
+    twin = base + QUICK_GELU_SUFFIX
+    told = (base, path.resolve())
+    if quick_gelu or twin not in list_models() or told in _said:
+        return
+    _said.add(told)
+    log.warning(
+        "%s does not say its activation; GELU is assumed, as in %s. If it was trained with QuickGELU, as OpenAI's "
+        "models were, its features are wrong: ask for %r.",
+        path,
+        base,
+        twin,
+    )
 
 
 def _name_of(held: ClipConfig) -> str | None:

@@ -18,7 +18,7 @@ from clip_core.building import Precision, build
 from clip_core.bundle import Bundle
 from clip_core.config import ClipConfig
 from clip_core.convert.checkpoint import Checkpoint, placed
-from clip_core.convert.reading import fitting_names, open_file, open_folder
+from clip_core.convert.reading import fitting_names, is_of_folder, open_file, open_folder
 from clip_core.convert.writing import Layout, to_layout
 from clip_core.errors import ConfigError
 from clip_core.folders import write_folder
@@ -26,7 +26,7 @@ from clip_core.schema import JSON
 from clip_core.tokenizer import TOKENIZER_FILES, tokenizer_files
 from clip_core.weights import read_weights
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "export", "load", "open_checkpoint", "read_config", "save"]
+__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "export", "folder_of", "load", "open_checkpoint", "read_config", "save"]
 
 CONFIG_FILE = "clip_config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -133,8 +133,9 @@ def load(
 
     Args:
         path: a folder: a bundle, one in OpenCLIP's layout, or one of transformers (`CLIPModel`, `SiglipModel`,
-            `ChineseCLIPModel`, `VisionTextDualEncoderModel`); or OpenAI's weights in a file. Other files of weights do
-            not say which model they are: `create(name, pretrained=path)`.
+            `ChineseCLIPModel`, `VisionTextDualEncoderModel`); or the file of weights in one, which is read with what
+            lies beside it; or OpenAI's weights in a file. Other files of weights do not say which model they are:
+            `create(name, pretrained=path)`.
         precision: dtype of the parameters: "fp32", "bf16" or "fp16".
         device: "meta" builds the layout without memory.
         ema: for a file that holds weights and their moving average: True takes the average, False the others.
@@ -153,7 +154,7 @@ def load(
             + (f"; by their sizes they could be of {', '.join(names)}." if names else ".")
         )
     model = build(held.config, held, precision=precision, device=device)
-    return Bundle.of(model, path if path.is_dir() else None)
+    return Bundle.of(model, folder_of(path))
 
 
 def open_checkpoint(
@@ -164,9 +165,14 @@ def open_checkpoint(
     Raises as `load`. `asked` gives the preprocessing to a folder that does not state any.
     """
     path = Path(path)
-    if path.is_file():
-        return open_file(path, ema=ema)
-    if not path.is_dir() or (path / CONFIG_FILE).exists() or not any(path.glob("*.json")):
+    file = path.name if path.is_file() else None
+    if file is not None:
+        home = folder_of(path)
+        if home is None:
+            return open_file(path, ema=ema)
+        path = home
+    bundle = not path.is_dir() or (path / CONFIG_FILE).exists() or not any(path.glob("*.json"))
+    if bundle and file in (None, WEIGHTS_FILE):
         config = read_config(path)
         return Checkpoint(
             path=path / WEIGHTS_FILE,
@@ -174,7 +180,19 @@ def open_checkpoint(
             config=config,
             tensors=lambda wanted: placed(read_weights(path / WEIGHTS_FILE, ema=ema), wanted),
         )
-    return open_folder(path, asked, ema=ema)
+    return open_folder(path, asked, ema=ema, file=file)
+
+
+def folder_of(path: str | os.PathLike[str]) -> Path | None:
+    """The folder whose configuration and vocabulary belong to `path`: itself, or the one around a file of weights.
+
+    That one must state a model and have its weights under this name. None for a file by itself.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return path
+    bundled = path.name == WEIGHTS_FILE and (path.parent / CONFIG_FILE).exists()
+    return path.parent if path.is_file() and (bundled or is_of_folder(path)) else None
 
 
 def read_config(folder: str | os.PathLike[str]) -> ClipConfig:

@@ -40,6 +40,7 @@ __all__ = [
     "OPENCLIP_CONFIG",
     "OPENCLIP_WEIGHTS",
     "fitting_names",
+    "is_of_folder",
     "open_file",
     "open_folder",
     "read_shards",
@@ -119,8 +120,28 @@ def fitting_names(path: Path, *, ema: bool | None = None) -> list[str]:
     return found
 
 
+def is_of_folder(file: Path) -> bool:
+    """Whether `open_folder` takes `file` for the weights of its folder, by its name and what is beside it."""
+    folder = file.parent
+    held = {path.name for path in folder.iterdir()}
+    weights = {name for name in held if name.endswith(FILE_SUFFIXES)}
+    if OPENCLIP_CONFIG in held and (file.name in _OPENCLIP_FILES[:5] or _TRANSFORMERS_CONFIG not in held):
+        return file.name in _OPENCLIP_FILES or weights == {file.name}
+    if _TRANSFORMERS_CONFIG not in held or file.name not in (*_TRANSFORMERS_FILES, PADDLE_WEIGHTS):
+        return False
+    try:
+        settings = read_json(folder / _TRANSFORMERS_CONFIG)
+    except ConfigError:
+        return False  # the name is a common one: timm's and many a script's configuration has it, too
+    return file.name == PADDLE_WEIGHTS or settings.get("model_type") in _FAMILIES
+
+
 def open_folder(
-    folder: str | os.PathLike[str], asked: ClipConfig | None = None, *, ema: bool | None = None
+    folder: str | os.PathLike[str],
+    asked: ClipConfig | None = None,
+    *,
+    ema: bool | None = None,
+    file: str | None = None,
 ) -> Checkpoint:
     """The checkpoint in a folder of OpenCLIP or transformers.
 
@@ -128,6 +149,7 @@ def open_folder(
         folder: has `open_clip_config.json`, or transformers' `config.json`, and weights beside it.
         asked: the model that is to be built; gives the preprocessing where the folder does not state any.
         ema: see `weights.read_weights`.
+        file: name of the weights to take, of which `is_of_folder` is true, where there may be several.
 
     Raises:
         ConfigError: the folder is neither, or states what clip-core has no counterpart for; names the file.
@@ -135,6 +157,8 @@ def open_folder(
     """
     folder = Path(folder)
     held = {path.name for path in folder.iterdir()}
+    if file is not None:
+        held = {name for name in held if name == file or not name.removesuffix(_WHOLE[1]).endswith(FILE_SUFFIXES)}
     if OPENCLIP_CONFIG in held and (_TRANSFORMERS_CONFIG not in held or held & {*_OPENCLIP_FILES[:5]}):
         return _open_openclip(folder, held, ema)
     if _TRANSFORMERS_CONFIG in held:
