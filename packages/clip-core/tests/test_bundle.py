@@ -210,6 +210,20 @@ def test_a_file_of_open_clip_loads_by_name(tmp_path: Path, suffix: str, wrap: st
     assert all(torch.equal(value, peer.state_dict()[key]) for key, value in ours.state_dict().items())
 
 
+def test_weights_of_another_architecture_are_refused_with_the_names_that_fit(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "weights.safetensors"
+    weights = clip_core.create_model("ViT-S-32-alt").state_dict()
+    save_file(weights, path)
+    with pytest.raises(CheckpointMismatch, match=r"do not fit the model .* could be of ViT-S-32-alt; 'tiny' was asked"):
+        clip_core.create_model("tiny", pretrained=path)
+    del weights["logit_scale"]
+    save_file(weights, path)
+    with pytest.raises(CheckpointMismatch, match="missing: logit_scale") as refused:
+        clip_core.create_model("ViT-S-32-alt", pretrained=path)
+    assert "could be of" not in str(refused.value)
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, ("touch pwned",)

@@ -16,7 +16,7 @@ from clip_core.building import Precision, build
 from clip_core.bundle import Bundle
 from clip_core.config import ClipConfig, Size
 from clip_core.convert.checkpoint import Checkpoint, differences
-from clip_core.convert.reading import FILE_SUFFIXES
+from clip_core.convert.reading import FILE_SUFFIXES, fitting_names
 from clip_core.errors import CheckpointMismatch, ConfigError
 from clip_core.model import Clip
 from clip_core.preprocess import AugmentConfig, Transform, build_transform
@@ -49,7 +49,7 @@ def create_model(
             bundle, one in OpenCLIP's layout, or one of transformers. A file of a folder like these is read with the
             configuration that lies beside it. A tag needs `clip_hub.create_model`.
         precision: dtype of the parameters: "fp32", "bf16" or "fp16".
-        device: "meta" builds the layout without memory.
+        device: "meta" builds the layout without memory, and reads and checks no weights.
         image_size: pixels of the images' sides, one number or (height, width), where not the architecture's own.
         context_length: most tokens of a text, where not the architecture's own. The preprocessing and the tokenizer
             change with it, and positions of weights that were trained with another size are interpolated.
@@ -63,7 +63,15 @@ def create_model(
     """
     config = get_config(name).resized(image_size, context_length)
     weights = _find_weights(name, config, pretrained, image_size, context_length, ema)
-    return build(config, weights, precision=precision, device=device)
+    try:
+        return build(config, weights, precision=precision, device=device)
+    except CheckpointMismatch as error:
+        names = fitting_names(weights.path, ema=ema) if weights is not None and weights.config is None else []
+        if not names or split_name(name)[0] in names:
+            raise
+        raise CheckpointMismatch(
+            f"{error} By their sizes they could be of {', '.join(names)}; {name!r} was asked."
+        ) from error
 
 
 def create_model_and_transforms(

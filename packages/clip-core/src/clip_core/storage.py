@@ -137,7 +137,7 @@ def load(
             lies beside it; or OpenAI's weights in a file. Other files of weights do not say which model they are:
             `create(name, pretrained=path)`.
         precision: dtype of the parameters: "fp32", "bf16" or "fp16".
-        device: "meta" builds the layout without memory.
+        device: "meta" builds the layout without memory, and reads and checks no weights.
         ema: for a file that holds weights and their moving average: True takes the average, False the others.
 
     Raises:
