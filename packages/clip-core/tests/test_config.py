@@ -52,7 +52,11 @@ def changed(**changes: Any) -> dict[str, Any]:
             "TextConfig.eos_id is 49408; allowed: an id below vocab_size 49408",
         ),
         ({"text__pad_id": -1}, "TextConfig.pad_id is -1; allowed: an id below vocab_size"),
-        ({"image__patch_size": 5}, "VitConfig.patch_size is 5; allowed: a divisor of image_size 32"),
+        (
+            {"image__patch_size": 33},
+            "VitConfig.image_size is 32; allowed: sides of at least one patch, patch_size 33",
+        ),
+        ({"image__image_size": [32, 7]}, r"VitConfig.image_size is \(32, 7\); allowed: sides of at least one patch"),
         (
             {"image__activation": "relu"},
             r"VitConfig.activation is 'relu' \(str\); allowed: 'gelu' or 'gelu_tanh'",

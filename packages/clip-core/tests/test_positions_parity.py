@@ -93,6 +93,35 @@ def test_a_checkpoint_of_another_size_gives_the_features_of_open_clip(
         assert bundle.preprocess(photo).shape == images.shape[1:]
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("image_size", "grid", "unseen"),
+    [
+        (225, (7, 7), "1 pixels at the bottom and 1 at the right"),
+        ((336, 224), (10, 7), "16 pixels at the bottom and 0 at the right"),
+    ],
+)
+def test_images_that_patches_do_not_divide_give_the_features_of_open_clip(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, image_size: int | tuple[int, int], grid: object, unseen: str
+) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "weights.safetensors"
+    save_file(clip_core.create_model("ViT-S-32-alt").state_dict(), path)
+    peer = open_clip.create_model("ViT-S-32-alt", pretrained=str(path), force_image_size=image_size).eval()
+    with caplog.at_level(logging.INFO, "clip_core"):
+        model = clip_core.create_model("ViT-S-32-alt", path, image_size=image_size)
+    assert f"{unseen} are not seen" in caplog.text
+    assert model.visual.grid == grid
+    assert ("Interpolating the positions" in caplog.text) == (grid != (7, 7))
+    height, width = model.visual.image_size
+    images = torch.randn(2, 3, height, width)
+    features = model.encode_image(images)
+    torch.testing.assert_close(features, peer.encode_image(images), atol=1e-5, rtol=0)
+    images[:, :, height - height % 32 :] = 9.0
+    images[:, :, :, width - width % 32 :] = 9.0
+    assert torch.equal(model.encode_image(images), features)
+
+
 def test_a_bundle_may_be_created_in_another_size_and_then_loads_with_it(tmp_path: Path) -> None:
     torch.manual_seed(0)
     clip_core.save(clip_core.create("tiny"), tmp_path / "small")
@@ -130,8 +159,10 @@ def test_resizing_keeps_what_is_not_asked_for_and_changes_all_that_must_agree() 
     assert dataclasses.replace(wide, image=tiny.image, preprocess=tiny.preprocess) == tiny
     short = tiny.resized(context_length=8)
     assert (short.text.context_length, short.tokenizer.context_length) == (8, 8)
-    with pytest.raises(ConfigError, match="VitConfig.patch_size is 8; allowed: a divisor of image_size 30"):
-        clip_core.create_model("tiny", image_size=30)
+    with pytest.raises(
+        ConfigError, match="VitConfig.image_size is 7; allowed: sides of at least one patch, patch_size 8"
+    ):
+        clip_core.create_model("tiny", image_size=7)
     with pytest.raises(ConfigError, match="TextConfig.context_length is 2; allowed: 3 or more"):
         clip_core.create_model_and_transforms("tiny", context_length=2)
 

@@ -31,6 +31,8 @@ class AttentionPoolConfig(Schema):
 class VitConfig(Schema):
     """A vision transformer with a class token (Radford et al. 2021, with the options that OpenCLIP's family uses).
 
+    Where `patch_size` does not divide a side of `image_size`, the rest of the pixels at the right and the bottom is not
+    seen, as with OpenCLIP.
     `pool` "token" reads the class token, "average" the mean of the patches. `pre_norm` is the norm before the blocks;
     `norm_after_pool` puts the last norm behind the pooling instead of before it (CLIPA). `layer_scale` is the initial
     value of a learned gain on each residual branch. `patch_dropout` is the share of patches left out in training,
@@ -62,8 +64,8 @@ class VitConfig(Schema):
 
     def check(self) -> None:
         positive(self, "image_size", "patch_size", "width", "layers", "heads", "mlp_dim", "norm_eps")
-        fits = all(side % self.patch_size == 0 for side in size_pair(self.image_size))
-        self.require(fits, "patch_size", f"a divisor of image_size {self.image_size}")
+        fits = min(size_pair(self.image_size)) >= self.patch_size
+        self.require(fits, "image_size", f"sides of at least one patch, patch_size {self.patch_size}")
         self.require(self.width % self.heads == 0, "heads", f"a divisor of width {self.width}")
         if self.positions == "sin_cos":
             self.require(self.width % 4 == 0, "width", "a multiple of 4 with positions 'sin_cos'")

@@ -1,6 +1,6 @@
 """The image tower of Radford et al. 2021 and its relatives: patches, a class token, transformer blocks, one projection.
 
-Shapes: B batch, P patch side, N = (height / P) (width / P) patches, S = 1 + N tokens, Q queries, W width, D features.
+Shapes: B batch, P patch side, N = (height // P) (width // P) patches, S = 1 + N tokens, Q queries, W width, D features.
 """
 
 from __future__ import annotations
@@ -37,6 +37,12 @@ class VisionTransformer(ImageTower):
         height, width = self.image_size
         self.grid = (height // config.patch_size, width // config.patch_size)
         """Rows and columns of patches."""
+        rows, columns = height % config.patch_size, width % config.patch_size
+        if rows or columns:
+            log.info(
+                "Patches of %d do not divide images of %dx%d: %d pixels at the bottom and %d at the right are not seen",
+                *(config.patch_size, height, width, rows, columns),
+            )
         self.conv1 = nn.Conv2d(3, config.width, config.patch_size, stride=config.patch_size, bias=False)
         self.class_embedding = nn.Parameter(torch.empty(config.width))
         self.positional_embedding = nn.Parameter(
