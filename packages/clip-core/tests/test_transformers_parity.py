@@ -6,7 +6,9 @@ reading.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -204,11 +206,27 @@ def test_what_cannot_be_expressed_is_refused_by_name(
         clip_core.load(tmp_path)
 
 
-def test_a_folder_without_preprocessing_needs_a_name(tmp_path: Path) -> None:
-    clip(tmp_path)
+@pytest.mark.parametrize("make", [clip, siglip, chinese])
+def test_a_folder_without_preprocessing_says_how_to_state_it(tmp_path: Path, make: Any) -> None:
+    make(tmp_path)
+    stated = clip_core.load(tmp_path).config.preprocess
     (tmp_path / "preprocessor_config.json").unlink()
-    with pytest.raises(ConfigError, match="has no preprocessor_config.json"):
+    with pytest.raises(ConfigError, match=r"has no preprocessor_config.json.*clip_core.create\(NAME") as refused:
         clip_core.load(tmp_path)
+    assert clip_core.load(tmp_path, preprocess=stated).config.preprocess == stated
+    with pytest.raises(ConfigError, match="a size equal to the image tower's image_size 32"):
+        clip_core.load(tmp_path, preprocess=dataclasses.replace(stated, size=64))
+    [call] = re.findall(r"write it with (transformers\..*?); or", str(refused.value))
+    eval(call, {"transformers": transformers})
+    assert clip_core.load(tmp_path).config.preprocess == stated
+
+
+def test_preprocessing_that_contradicts_the_folder_is_refused(tmp_path: Path) -> None:
+    clip(tmp_path)
+    stated = clip_core.load(tmp_path).config.preprocess
+    assert clip_core.load(tmp_path, preprocess=stated).config.preprocess == stated
+    with pytest.raises(ConfigError, match="states its preprocessing, .*; leave preprocess out"):
+        clip_core.load(tmp_path, preprocess=dataclasses.replace(stated, interpolation="bilinear"))
 
 
 def test_preprocessing_in_a_processor_file_and_without_normalising(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clip_core.building import Precision, build
 from clip_core.bundle import Bundle
-from clip_core.config import ClipConfig
+from clip_core.config import ClipConfig, PreprocessConfig
 from clip_core.convert.checkpoint import Checkpoint, placed
 from clip_core.convert.reading import fitting_names, is_of_folder, open_file, open_folder
 from clip_core.convert.writing import Layout, to_layout
@@ -128,6 +128,7 @@ def load(
     precision: Precision = "fp32",
     device: str | torch.device = "cpu",
     ema: bool | None = None,
+    preprocess: PreprocessConfig | None = None,
 ) -> Bundle:
     """The bundle in `path`, with no network and no code of the file run; everything about it is taken from there.
 
@@ -139,13 +140,16 @@ def load(
         precision: dtype of the parameters: "fp32", "bf16" or "fp16".
         device: "meta" builds the layout without memory, and reads and checks no weights.
         ema: for a file that holds weights and their moving average: True takes the average, False the others.
+        preprocess: what images must look like, for a folder of transformers that does not state it (it has no
+            `preprocessor_config.json`).
 
     Raises:
-        ConfigError: the path is missing or is none of these, or its configuration is not valid.
+        ConfigError: the path is missing or is none of these, or its configuration is not valid, or it states another
+            preprocessing than `preprocess`.
         CheckpointMismatch: its weights are missing, damaged or do not fit its configuration.
     """
     path = Path(path)
-    held = open_checkpoint(path, ema=ema)
+    held = open_checkpoint(path, preprocess, ema=ema)
     if held.config is None:
         names = fitting_names(path, ema=ema)
         raise ConfigError(
@@ -153,16 +157,21 @@ def load(
             f"clip_core.create(NAME, pretrained={str(path)!r})"
             + (f"; by their sizes they could be of {', '.join(names)}." if names else ".")
         )
+    if preprocess is not None and preprocess != held.config.preprocess:
+        raise ConfigError(
+            f"{path} ({held.layout}) states its preprocessing, {held.config.preprocess}, which is not {preprocess}; "
+            "leave preprocess out."
+        )
     model = build(held.config, held, precision=precision, device=device)
     return Bundle.of(model, folder_of(path))
 
 
 def open_checkpoint(
-    path: str | os.PathLike[str], asked: ClipConfig | None = None, *, ema: bool | None = None
+    path: str | os.PathLike[str], asked: ClipConfig | PreprocessConfig | None = None, *, ema: bool | None = None
 ) -> Checkpoint:
     """The checkpoint in `path`, a bundle or what `convert` reads; no weights are read yet but to tell a file's layout.
 
-    Raises as `load`. `asked` gives the preprocessing to a folder that does not state any.
+    Raises as `load`. `asked`, a model or its preprocessing, is for a folder that does not state its preprocessing.
     """
     path = Path(path)
     file = path.name if path.is_file() else None

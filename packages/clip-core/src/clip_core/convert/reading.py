@@ -19,6 +19,7 @@ from clip_core.config import (
     ClipConfig,
     ClipTokenizerConfig,
     HfTokenizerConfig,
+    PreprocessConfig,
     TokenizerConfig,
 )
 from clip_core.convert import openai, transformers_clip, transformers_dual, transformers_siglip, transformers_siglip2
@@ -28,7 +29,7 @@ from clip_core.convert.openclip_config import from_openclip
 from clip_core.convert.paddle import read_pdparams, to_openclip
 from clip_core.convert.paddle_config import PADDLE_WEIGHTS, paddle_settings
 from clip_core.convert.pairs import to_ours
-from clip_core.convert.transformers_preprocess import from_preprocessor
+from clip_core.convert.transformers_preprocess import from_preprocessor, writing_call
 from clip_core.convert.transformers_tokenizer import is_clip_vocabulary
 from clip_core.errors import CheckpointMismatch, ConfigError
 from clip_core.presets import get_config, list_models
@@ -138,7 +139,7 @@ def is_of_folder(file: Path) -> bool:
 
 def open_folder(
     folder: str | os.PathLike[str],
-    asked: ClipConfig | None = None,
+    asked: ClipConfig | PreprocessConfig | None = None,
     *,
     ema: bool | None = None,
     file: str | None = None,
@@ -147,7 +148,7 @@ def open_folder(
 
     Args:
         folder: has `open_clip_config.json`, or transformers' `config.json`, and weights beside it.
-        asked: the model that is to be built; gives the preprocessing where the folder does not state any.
+        asked: the model that is to be built, or its preprocessing, for a folder that does not state any.
         ema: see `weights.read_weights`.
         file: name of the weights to take, of which `is_of_folder` is true, where there may be several.
 
@@ -192,7 +193,9 @@ def _open_openclip(folder: Path, held: set[str], ema: bool | None) -> Checkpoint
     )
 
 
-def _open_transformers(folder: Path, held: set[str], asked: ClipConfig | None, ema: bool | None) -> Checkpoint:
+def _open_transformers(
+    folder: Path, held: set[str], asked: ClipConfig | PreprocessConfig | None, ema: bool | None
+) -> Checkpoint:
     path = folder / _TRANSFORMERS_CONFIG
     settings = read_json(path)
     paddle = PADDLE_WEIGHTS in held and not any(
@@ -217,12 +220,16 @@ def _open_transformers(folder: Path, held: set[str], asked: ClipConfig | None, e
         size = tuple(size) if isinstance(size, list) else size
         if processor:
             preprocess = from_preprocessor(processor, size, where)
+        elif isinstance(asked, PreprocessConfig):
+            preprocess = asked
         elif asked is not None:
             preprocess = dataclasses.replace(asked.preprocess, size=size)
         else:
             raise ConfigError(
-                "it has no preprocessor_config.json, so what its images must look like is not known. Put it there, or "
-                "name the architecture: clip_core.create(NAME, pretrained=FOLDER)."
+                "it has no preprocessor_config.json, so what its images must look like is not known. Put it there; or, "
+                f"if the usual preprocessing is right, write it with {writing_call(name, size, folder)}; or state it: "
+                "clip_core.load(FOLDER, preprocess=clip_core.config.PreprocessConfig(...)); or name the architecture: "
+                "clip_core.create(NAME, pretrained=FOLDER)."
             )
         config: ClipConfig = family.from_settings(settings, preprocess)
         config = dataclasses.replace(config, tokenizer=_tokenizer(folder, held, config, settings))

@@ -16,7 +16,7 @@ from clip_core.config import PreprocessConfig, Size, size_pair
 from clip_core.errors import ConfigError
 from clip_core.presets.parts import INCEPTION_MEAN, INCEPTION_STD, OPENAI_MEAN, OPENAI_STD
 
-__all__ = ["from_preprocessor", "to_preprocessor"]
+__all__ = ["from_preprocessor", "to_preprocessor", "writing_call"]
 
 _BILINEAR, _BICUBIC = 2, 3  # Pillow's numbers
 
@@ -130,3 +130,19 @@ def to_preprocessor(config: PreprocessConfig, family: Literal["CLIP", "Siglip"])
     if family == "CLIP":
         found |= {"do_center_crop": shortest, "crop_size": {"height": height, "width": width}}
     return found
+
+
+def writing_call(model: str, image_size: Size, folder: object) -> str:
+    """The call of transformers that writes into `folder` what a `model` expects unless told otherwise."""
+    family = next((name for name in ("Siglip2", "Siglip", "ChineseCLIP") if model == f"{name}Model"), "CLIP")
+    height, width = size_pair(image_size)
+    both = f"{{'height': {height}, 'width': {width}}}"
+    if family == "Siglip2":
+        arguments = ""  # of a number of patches, not of a size
+    elif family == "Siglip":
+        arguments = f"size={both}"
+    elif height == width and family == "CLIP":
+        arguments = f"size={{'shortest_edge': {height}}}, crop_size={both}"
+    else:
+        arguments = f"size={both}, do_center_crop=False"
+    return f"transformers.{family}ImageProcessor({arguments}).save_pretrained({str(folder)!r})"
