@@ -137,7 +137,10 @@ def test_another_model_is_refused_by_the_name_that_tells(tmp_path: Path) -> None
         read_big_vision(path)
     del held["params/txt/Encoder_0/encoderblock_1/LayerNorm_1/bias"]
     np.savez(path, **held)
-    with pytest.raises(CheckpointMismatch, match="lacks params/txt/Encoder_0/encoderblock_1/LayerNorm_1/bias; "):
+    with pytest.raises(
+        CheckpointMismatch,
+        match="lacks the array 'params/txt/Encoder_0/encoderblock_1/LayerNorm_1/bias', so it is no whole",
+    ):
         read_big_vision(path)
 
 

@@ -234,8 +234,11 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pyte
     torch.save({"state_dict": Evil()}, "evil.pt")
     Path("raw.bin").write_bytes(pickle.dumps(Evil(), protocol=2))
     for name in ("evil.pt", "raw.bin"):
-        with pytest.raises(CheckpointMismatch, match=name):
+        with pytest.raises(CheckpointMismatch, match=name) as refused:
             clip_core.create_model("tiny", pretrained=name)
+        # torch's own message advises to run the file's code.
+        assert "weights_only" not in str(refused.value)
+        assert f"it asks for {os.system.__module__}.system" in str(refused.value)
     assert not Path("pwned").exists()
 
 
@@ -243,9 +246,14 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pyte
     ("pretrained", "error", "message"),
     [
         ("laion2b_s34b_b79k", ConfigError, "neither a file nor a folder.*install clip-hub"),
-        ("notes.txt", CheckpointMismatch, "format of notes.txt; allowed: .safetensors"),
+        ("notes.txt", CheckpointMismatch, "format of notes.txt; allowed: .safetensors.*, .npz, .pdparams"),
         ("list.pt", CheckpointMismatch, "list.pt holds no state dict"),
         ("text.pt", CheckpointMismatch, "text.pt"),
+        (
+            "trash.pt",
+            CheckpointMismatch,
+            r"Cannot read trash.pt .*\)\. The file is damaged or cut short, or no checkpoint",
+        ),
         ("missing.pt", ConfigError, "There is no file or folder 'missing.pt'"),
     ],
 )
@@ -253,6 +261,7 @@ def test_what_is_no_weights_is_refused(tmp_path, monkeypatch, pretrained, error,
     monkeypatch.chdir(tmp_path)
     Path("notes.txt").write_text("hello")
     Path("text.pt").write_text("hello")
+    Path("trash.pt").write_bytes(b"e" * 1000)
     torch.save([1, 2], "list.pt")
     with pytest.raises(error, match=message):
         clip_core.create_model("tiny", pretrained=pretrained)

@@ -55,6 +55,7 @@ def test_a_model_with_a_bias_judges_each_text_by_itself(tmp_path, tiny, photo, c
     ("change", "message"),
     [
         (("image", "missing.png"), "Cannot open image missing.png: there is no such file."),
+        (("image", "."), ". is a folder; classify takes one image."),
         (("bundle", "missing"), "missing is not a bundle: there is no such folder"),
     ],
 )

@@ -159,11 +159,9 @@ def test_resizing_keeps_what_is_not_asked_for_and_changes_all_that_must_agree() 
     assert dataclasses.replace(wide, image=tiny.image, preprocess=tiny.preprocess) == tiny
     short = tiny.resized(context_length=8)
     assert (short.text.context_length, short.tokenizer.context_length) == (8, 8)
-    with pytest.raises(
-        ConfigError, match="VitConfig.image_size is 7; allowed: sides of at least one patch, patch_size 8"
-    ):
+    with pytest.raises(ConfigError, match=r"^image_size is 7; allowed: sides of at least one patch, patch_size 8"):
         clip_core.create_model("tiny", image_size=7)
-    with pytest.raises(ConfigError, match="TextConfig.context_length is 2; allowed: 3 or more"):
+    with pytest.raises(ConfigError, match=r"^context_length is 2; allowed: 3 or more"):
         clip_core.create_model_and_transforms("tiny", context_length=2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from clip_core.__about__ import __version__
 from clip_core.command import run
@@ -56,11 +57,13 @@ def _classify(options: argparse.Namespace) -> int:
     # Imported late so that --help answers at once.
     import torch
 
-    from clip_core.errors import CheckpointMismatch
+    from clip_core.errors import CheckpointMismatch, ImageError
     from clip_core.images import open_image
     from clip_core.storage import load
     from clip_core.zero_shot import encode_texts
 
+    if Path(options.image).is_dir():
+        raise ImageError(f"{options.image} is a folder; classify takes one image. Features of a whole folder: embed.")
     image = open_image(options.image)
     bundle = load(options.bundle, precision=options.precision, device=options.device)
     with torch.inference_mode():

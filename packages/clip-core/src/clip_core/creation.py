@@ -15,9 +15,10 @@ import torch
 from clip_core.building import Precision, build
 from clip_core.bundle import Bundle
 from clip_core.config import ClipConfig, Size
+from clip_core.config.values import as_argument
 from clip_core.convert.checkpoint import Checkpoint, differences
 from clip_core.convert.reading import FILE_SUFFIXES, fitting_names
-from clip_core.errors import CheckpointMismatch, ConfigError
+from clip_core.errors import CheckpointMismatch, ConfigError, UnknownModel
 from clip_core.model import Clip
 from clip_core.preprocess import AugmentConfig, Transform, build_transform
 from clip_core.presets import QUICK_GELU_SUFFIX, get_config, list_models, split_name
@@ -61,7 +62,7 @@ def create_model(
         CheckpointMismatch: the weights cannot be read or do not fit; or they state another model, activation or
             preprocessing than `name`: the message names the right one.
     """
-    config = get_config(name).resized(image_size, context_length)
+    config = _config_of(name).resized(image_size, context_length)
     weights = _find_weights(name, config, pretrained, image_size, context_length, ema)
     try:
         return build(config, weights, precision=precision, device=device)
@@ -113,7 +114,7 @@ def create(
         ConfigError: also if `tokenizer` has no vocabulary or another model's.
     """
     # Before the weights: what is wrong with a vocabulary shows at once.
-    config = get_config(name).resized(image_size, context_length).tokenizer
+    config = _config_of(name).resized(image_size, context_length).tokenizer
     given = None if tokenizer is None else build_tokenizer(config, tokenizer)
     model = create_model(
         name, pretrained, precision, device, image_size=image_size, context_length=context_length, ema=ema
@@ -130,10 +131,23 @@ def get_tokenizer(
     Raises:
         ConfigError: it is not CLIP's own, and `folder` does not have its vocabulary; the message says where it is from.
     """
-    config = get_config(name).tokenizer
+    config = _config_of(name).tokenizer
     if context_length is not None:
-        config = dataclasses.replace(config, context_length=context_length)
+        with as_argument("context_length"):
+            config = dataclasses.replace(config, context_length=context_length)
     return build_tokenizer(config, folder)
+
+
+def _config_of(name: str) -> ClipConfig:
+    try:
+        return get_config(name)
+    except UnknownModel as error:
+        if not isinstance(name, str) or "/" not in name:
+            raise
+        raise UnknownModel(
+            f"{error} If this is a folder with a model, open it with clip_core.load({name!r}). Published weights "
+            "come by architecture and tag with clip-hub, as in clip_hub.load('ViT-B-32:openai')."
+        ) from error
 
 
 def _find_weights(

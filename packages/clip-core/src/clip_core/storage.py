@@ -148,6 +148,8 @@ def load(
             preprocessing than `preprocess`.
         CheckpointMismatch: its weights are missing, damaged or do not fit its configuration.
     """
+    if not os.fspath(path):
+        raise ConfigError("The path is empty; allowed: a folder, or a file of OpenAI's weights.")
     path = Path(path)
     held = open_checkpoint(path, preprocess, ema=ema)
     if held.config is None:

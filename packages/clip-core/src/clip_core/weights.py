@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -126,19 +127,26 @@ def _read_torch(path: Path, ema: bool | None) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise CheckpointMismatch(
-            f"{path} is not a file of plain tensors and was not opened further, since that could run code: "
-            f"{str(error).splitlines()[0]} Ask its author for safetensors."
+            f"{path} is not a file of plain tensors and was not opened further, since that could run code"
+            f"{_wanted(error)}. Ask its author for safetensors."
         ) from error
     except Exception as error:
         # The restricted unpickler raises whatever a damaged file makes it trip over (KeyError, IndexError ...).
         reason = str(error).split("\n")[0]
         raise CheckpointMismatch(
-            f"Cannot read {path} as a torch checkpoint ({type(error).__name__}: {reason})."
+            f"Cannot read {path} as a torch checkpoint ({type(error).__name__}: {reason}). The file is damaged or cut "
+            "short, or no checkpoint."
         ) from error
     found = _state_dict(content, path, ema)
     if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
         raise CheckpointMismatch(f"{path} holds no state dict of tensors; allowed: one, bare or under 'state_dict'.")
     return found
+
+
+def _wanted(error: pickle.UnpicklingError) -> str:
+    """What the file asks for beside tensors, where torch says it; its advice to open the file all the same is cut."""
+    found = re.search(r"GLOBAL (\w[\w. ]*\w)", str(error))
+    return f": it asks for {found[1].split()[0]}" if found else ""
 
 
 def _state_dict(content: object, path: Path, ema: bool | None) -> object:

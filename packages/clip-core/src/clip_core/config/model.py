@@ -9,7 +9,7 @@ from clip_core.config.image import ImageConfig, VitConfig
 from clip_core.config.preprocess import PreprocessConfig
 from clip_core.config.text import DecoderConfig, HfTextConfig, TextConfig, TextTowerConfig
 from clip_core.config.tokenizer import TokenizerConfig
-from clip_core.config.values import Activation, Size, positive, size_pair
+from clip_core.config.values import Activation, Size, as_argument, positive, size_pair
 from clip_core.errors import ConfigError
 from clip_core.schema import Schema
 
@@ -70,16 +70,20 @@ class ClipConfig(Schema):
         """
         changed = self
         if image_size is not None:
+            with as_argument("image_size"):
+                image = dataclasses.replace(changed.image, image_size=image_size)
             changed = dataclasses.replace(
                 changed,
-                image=dataclasses.replace(changed.image, image_size=image_size),
+                image=image,
                 preprocess=dataclasses.replace(changed.preprocess, size=image_size),
             )
         if context_length is not None:
             decoder = changed.decoder
+            with as_argument("context_length"):
+                text = dataclasses.replace(changed.text, context_length=context_length)
             changed = dataclasses.replace(
                 changed,
-                text=dataclasses.replace(changed.text, context_length=context_length),
+                text=text,
                 tokenizer=dataclasses.replace(changed.tokenizer, context_length=context_length),
                 decoder=None if decoder is None else dataclasses.replace(decoder, context_length=context_length),
             )

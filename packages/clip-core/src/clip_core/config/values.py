@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Literal
 
+from clip_core.errors import ConfigError
 from clip_core.schema import Schema
 
-__all__ = ["Activation", "Options", "Size", "positive", "size_pair"]
+__all__ = ["Activation", "Options", "Size", "as_argument", "positive", "size_pair"]
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 
@@ -28,3 +31,15 @@ def positive(config: Schema, *fields: str) -> None:
     for field in fields:
         value = getattr(config, field)
         config.require(all(item > 0 for item in (value if isinstance(value, tuple) else (value,))), field, "above 0")
+
+
+@contextlib.contextmanager
+def as_argument(name: str) -> Iterator[None]:
+    """Raise what is wrong with a record's field `name` as a fault of the caller's argument that is called so, too."""
+    try:
+        yield
+    except ConfigError as error:
+        record, found, rest = str(error).partition(f".{name} is ")
+        if not found or not record.isidentifier():
+            raise
+        raise ConfigError(f"{name} is {rest}") from error

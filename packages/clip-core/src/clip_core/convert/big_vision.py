@@ -63,7 +63,10 @@ class _Checkpoint:
 
     def __call__(self, name: str) -> np.ndarray:
         if name not in self.left:
-            raise CheckpointMismatch(f"{self.path} lacks {self.root}{name}; allowed: a SigLIP or SigLIP 2 checkpoint.")
+            raise CheckpointMismatch(
+                f"{self.path} lacks the array {self.root + name!r}, so it is no whole checkpoint of SigLIP or "
+                "SigLIP 2, which are the models that are read from big_vision."
+            )
         self.left.remove(name)
         return np.asarray(self.archive[self.root + name], dtype=np.float32)
 

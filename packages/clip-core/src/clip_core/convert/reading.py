@@ -63,6 +63,7 @@ _OPENCLIP_FILES = (
     "pytorch_model.pth",
     "model.pth",
 )
+_TIMM_KEYS = {"architecture", "pretrained_cfg"}  # of a config.json of timm
 _TRANSFORMERS_FILES = ("model.safetensors", "pytorch_model.bin")
 _WHOLE = ("", ".index.json")  # one file, or the list of its shards
 
@@ -89,6 +90,8 @@ def open_file(path: str | os.PathLike[str], *, ema: bool | None = None) -> Check
     if path.suffix in foreign:
         layout, read = foreign[path.suffix]
         return Checkpoint(path=path, layout=layout, config=None, tensors=lambda config: placed(read(), config))
+    if path.is_file() and path.suffix not in FILE_SUFFIXES:
+        raise CheckpointMismatch(f"Cannot tell the format of {path}; allowed: {', '.join(FILE_SUFFIXES)}.")
     # Read to tell the layout, and handed over when the weights are asked for, so that nobody holds them twice.
     first = [read_weights(path, ema=ema)]
     theirs = openai.is_openai(first[0])
@@ -133,8 +136,9 @@ def is_of_folder(file: Path) -> bool:
     try:
         settings = read_json(folder / _TRANSFORMERS_CONFIG)
     except ConfigError:
-        return False  # the name is a common one: timm's and many a script's configuration has it, too
-    return file.name == PADDLE_WEIGHTS or settings.get("model_type") in _FAMILIES
+        return False  # the name is a common one: many a script's configuration has it, too
+    known = settings.get("model_type") in _FAMILIES or set(settings) >= _TIMM_KEYS
+    return known or file.name == PADDLE_WEIGHTS
 
 
 def open_folder(
@@ -202,6 +206,12 @@ def _open_transformers(
         f"{name}{end}" in held for name in _TRANSFORMERS_FILES for end in _WHOLE
     )
     kind = settings.get("model_type", "clip" if paddle else None)
+    if kind is None and set(settings) >= _TIMM_KEYS:
+        raise ConfigError(
+            f"{folder} holds timm's {settings['architecture']}, an image tower and no whole model. Put its weights "
+            "into a model that has this tower: "
+            f"clip_core.load_image_tower(clip_core.create_model(NAME), {str(folder)!r})."
+        )
     if kind not in _FAMILIES:
         raise ConfigError(
             f"{path} has model_type {kind!r}; allowed: "

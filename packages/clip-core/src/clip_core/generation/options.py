@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal
 
+from clip_core.errors import ConfigError
 from clip_core.schema import Schema
 
 __all__ = ["GenerationOptions"]
@@ -37,6 +38,14 @@ class GenerationOptions(Schema):
         "beams", "beam_groups", "diversity_penalty", "length_penalty", "beam_score",
     )  # fmt: skip
     _SAMPLE_ONLY: ClassVar[tuple[str, ...]] = ("top_k", "top_p", "temperature")
+
+    def __post_init__(self) -> None:
+        try:
+            # `super()` without arguments finds the class before its slots were added.
+            Schema.__post_init__(self)
+        except ConfigError as error:
+            # Its fields are arguments of `CoCa.generate`, whose caller never sees this record.
+            raise ConfigError(str(error).removeprefix(f"{type(self).__name__}.")) from error
 
     def check(self) -> None:
         self.require(self.max_length >= 2, "max_length", "2 or more (start, end)")
