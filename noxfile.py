@@ -201,7 +201,9 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy, strict, over the four packages and the tools."""
-    session.install("-c", CONSTRAINTS, *requirements(PACKAGES), "mypy", "types-regex", "types-tqdm", "packaging")
+    # With the libraries of the extras, whose types count too.
+    peers = requirements(PACKAGES, test=PACKAGES)
+    session.install("-c", CONSTRAINTS, *peers, "mypy", "types-regex", "types-tqdm", "packaging")
     packages = [argument for package in PACKAGES for argument in ("-p", module(package))]
     session.run("mypy", *packages, *session.posargs)
     session.run("mypy", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "tools").glob("*.py"))))
