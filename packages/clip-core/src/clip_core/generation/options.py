@@ -39,13 +39,19 @@ class GenerationOptions(Schema):
     )  # fmt: skip
     _SAMPLE_ONLY: ClassVar[tuple[str, ...]] = ("top_k", "top_p", "temperature")
 
+    # Its fields are arguments of `CoCa.generate`, whose caller never sees this record: errors name them alone.
+
     def __post_init__(self) -> None:
         try:
             # `super()` without arguments finds the class before its slots were added.
             Schema.__post_init__(self)
         except ConfigError as error:
-            # Its fields are arguments of `CoCa.generate`, whose caller never sees this record.
             raise ConfigError(str(error).removeprefix(f"{type(self).__name__}.")) from error
+
+    def require(self, ok: bool, field: str, allowed: str) -> None:
+        """Raise `ConfigError` naming `field`, its value and what is `allowed` unless `ok`."""
+        if not ok:
+            raise ConfigError(f"{field} is {getattr(self, field)!r}; allowed: {allowed}.")
 
     def check(self) -> None:
         self.require(self.max_length >= 2, "max_length", "2 or more (start, end)")
