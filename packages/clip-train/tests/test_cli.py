@@ -113,8 +113,14 @@ def test_no_flags_at_all_show_what_there_is(capsys: pytest.CaptureFixture[str]) 
 
 def test_an_interrupt_leaves_valid_metrics_and_says_so(words: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "clip_train", *words, "--epochs", "2000", "--workers", "1", "--name", "mine"]
+    # A shell without job control starts what it puts into the background with interrupts ignored, which is inherited.
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     metrics = tmp_path / "logs" / "mine" / "metrics.jsonl"
     while process.poll() is None and not (metrics.exists() and metrics.read_text(encoding="utf-8").count("\n") > 2):
