@@ -8,16 +8,13 @@ features and their gradients; the two sides take turns, the figures are medians.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
-import torch
+from beside import Row, options, report
 
 STEP = """
 import json, resource, sys, time, torch
@@ -60,10 +57,10 @@ def step(side: str, loss: str, batch: int, dim: int) -> dict[str, float]:
     return found
 
 
-def measure(batch: int, dim: int, rounds: int) -> list[dict[str, object]]:
+def measure(batch: int, dim: int, rounds: int, only: str) -> list[Row]:
     """One row per loss: seconds and MiB of both, and ours as a share of the peer's."""
-    rows: list[dict[str, object]] = []
-    for loss in ("clip_loss", "siglip_loss"):
+    rows: list[Row] = []
+    for loss in (name for name in ("clip_loss", "siglip_loss") if only in name):
         found: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
         for turn in range(rounds):
             for side in ("ours", "peer") if turn % 2 else ("peer", "ours"):
@@ -72,7 +69,7 @@ def measure(batch: int, dim: int, rounds: int) -> list[dict[str, object]]:
         for key in ("loss", "norm"):
             if abs(ours[key] - peer[key]) > 1e-4 * abs(peer[key]):
                 sys.exit(f"{loss}: the two sides differ: {ours} {peer}")
-        row: dict[str, object] = {"case": f"{loss}, {batch:,} pairs of {dim}"}
+        row: Row = {"case": f"{loss}, {batch:,} pairs of {dim}"}
         for unit in ("seconds", "mib"):
             mine, theirs = (statistics.median(turn[unit] for turn in found[side]) for side in ("ours", "peer"))
             row |= {f"ours_{unit}": mine, f"peer_{unit}": theirs, f"share_{unit}": mine / theirs}
@@ -81,31 +78,13 @@ def measure(batch: int, dim: int, rounds: int) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, rounds=3)
     parser.add_argument("--batch", type=int, default=16384)
     parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
-    rows = measure(arguments.batch, arguments.dim, arguments.rounds)
-    print(f"{'':<34}{'seconds':>20}{'':>8}{'extra MiB':>20}")
-    print(f"{'':<34}{'clip-core':>10}{'open_clip':>10}{'share':>8}{'clip-core':>10}{'open_clip':>10}{'share':>8}")
-    for row in rows:
-        print(
-            f"{row['case']:<34}{row['ours_seconds']:>10.2f}{row['peer_seconds']:>10.2f}{row['share_seconds']:>8.2f}"
-            f"{row['ours_mib']:>10.0f}{row['peer_mib']:>10.0f}{row['share_mib']:>8.3f}"
-        )
-    if arguments.json:
-        machine = {
-            "platform": platform.platform(),
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        }
-        report = {"bench": "losses", "machine": machine, "rows": rows}
-        arguments.json.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    if arguments.threads:
+        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)  # for the processes
+    report("losses", measure(arguments.batch, arguments.dim, arguments.rounds, arguments.only), arguments.json)
 
 
 if __name__ == "__main__":
