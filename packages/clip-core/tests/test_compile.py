@@ -52,6 +52,7 @@ def test_compiled_by_the_default_backend(tiny: clip_core.Bundle, inputs: dict[st
     torch.testing.assert_close(compiled(inputs[kind]), half(inputs[kind]), atol=1e-5, rtol=0)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="torch 2.6 takes a free batch for a constant")
 @pytest.mark.parametrize("kind", ["image", "text"])
 @torch.no_grad()
 def test_exported_with_a_free_batch(tiny: clip_core.Bundle, inputs: dict[str, Tensor], kind: str) -> None:

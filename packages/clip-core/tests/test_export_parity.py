@@ -25,7 +25,7 @@ from clip_core.convert.transformers_tokenizer import TOKENIZER_FILES
 from clip_core.errors import ConfigError, StorageError
 from clip_core.presets.parts import INCEPTION_MEAN, INCEPTION_STD, model, text_tower
 
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", minversion="5.0")  # its image processors have other names before
 
 pytestmark = pytest.mark.parity
 
@@ -168,6 +168,10 @@ TIMM: dict[str, ClipConfig] = {
 }
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.6."),
+    reason="torch.load reads no safetensors, for timm",
+)
 @pytest.mark.parametrize("name", TIMM)
 def test_timm_loads_the_image_tower(tmp_path: Path, photo: PIL.Image.Image, name: str) -> None:
     bundle = drawn(TIMM[name])

@@ -14,6 +14,13 @@ from clip_core.errors import ConfigError
 pytest.importorskip("torchao")
 
 
+def dtypes(value: object) -> set[torch.dtype]:
+    """Of the plain tensors inside a tensor subclass; torchao nests them differently from version to version."""
+    if type(value) in (torch.Tensor, torch.nn.Parameter):
+        return {value.dtype}
+    return set().union(*(dtypes(getattr(value, name)) for name in value.__tensor_flatten__()[0]))
+
+
 @torch.inference_mode()
 def test_features_stay_near_those_of_the_float_weights(tiny: clip_core.Bundle) -> None:
     small = clip_core.quantize(tiny.model)
@@ -30,8 +37,8 @@ def test_linear_layers_hold_bytes_and_the_rest_is_shared(tiny: clip_core.Bundle)
     small = clip_core.quantize(tiny.model)
     block, original = small.visual.transformer.resblocks[0], tiny.model.visual.transformer.resblocks[0]
     for layer in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
-        assert layer.weight.qdata.dtype == torch.int8
-    assert block.attn.in_proj_weight.qdata.dtype == torch.int8
+        assert torch.int8 in dtypes(layer.weight)
+    assert torch.int8 in dtypes(block.attn.in_proj_weight)
     assert block.mlp.c_fc.bias.data_ptr() == original.mlp.c_fc.bias.data_ptr()
     assert small.token_embedding.weight.data_ptr() == tiny.model.token_embedding.weight.data_ptr()
     assert type(original.mlp.c_fc.weight) is torch.nn.Parameter

@@ -224,6 +224,7 @@ def test_rows_are_those_of_open_clips_siglip_tokenizer(folders: Callable[[str], 
 @pytest.mark.parametrize("language", ["eng_Latn", "fra_Latn"])
 def test_languages_are_those_of_transformers(folders: Callable[[str], Path], language: str) -> None:
     """transformers' class makes NLLB's pieces itself; ours come from the file, so only the frame is compared."""
+    pytest.importorskip("transformers", minversion="5.0")  # its class reads a file before
     from transformers import NllbTokenizer
 
     path = folders("nllb")
