@@ -7,7 +7,7 @@ stderr and exit with code 2; any other exception is a defect of ours and keeps i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 __all__ = [
     "CheckpointMismatch",
@@ -18,6 +18,7 @@ __all__ = [
     "StorageError",
     "TokenTooLong",
     "UnknownModel",
+    "listed",
     "nearest",
 ]
 
@@ -63,6 +64,11 @@ class StorageError(ClipError, OSError):
 
 class DataError(ClipError):
     """A data set, a shard or a record file is missing, damaged or not what it should be; names the file."""
+
+
+def listed(items: Sequence[str], most: int = 5) -> str:
+    """The first `most` of `items`, and how many more there are, for a message."""
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
 def nearest(name: str, known: Iterable[str], count: int = 5) -> list[str]:

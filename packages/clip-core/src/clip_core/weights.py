@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clip_core.errors import CheckpointMismatch
+from clip_core.errors import CheckpointMismatch, listed
 
 __all__ = ["SUFFIXES", "load_weights", "read_weights"]
 
@@ -27,7 +27,6 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _PLAIN = ("state_dict", "model", "module")
 # As timm and training scripts call the exponential moving average of the weights.
 _AVERAGED = ("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "ema")
-_SHOWN = 5
 
 
 def read_weights(path: str | os.PathLike[str], *, ema: bool | None = None) -> dict[str, Tensor]:
@@ -87,7 +86,7 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: str | 
         if key in tensors and tensors[key].is_floating_point() != value.is_floating_point()
     ]
     problems = [
-        f"{title}: {', '.join(items[:_SHOWN])}{f' and {len(items) - _SHOWN} more' if len(items) > _SHOWN else ''}"
+        f"{title}: {listed(items)}"
         for title, items in (
             ("shapes differ", misshapen),
             ("of another kind of number", mistyped),

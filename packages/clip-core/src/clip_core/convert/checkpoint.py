@@ -14,7 +14,7 @@ from torch import Tensor
 from clip_core.config import ClipConfig
 from clip_core.errors import ConfigError
 
-__all__ = ["Checkpoint", "differences", "placed", "read_json"]
+__all__ = ["Checkpoint", "differences", "placed", "read_json", "require"]
 
 _TEXT_TOWER = ("text_projection", "positional_embedding", "token_embedding.", "transformer.", "ln_final.")
 
@@ -105,3 +105,10 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{os.fspath(path)} holds a JSON {type(content).__name__}; allowed: an object.")
     return content
+
+
+def require(verb: str, *fields: tuple[str, object, object]) -> None:
+    """Raise `ConfigError` for the first (name, value held, value allowed) that differs; `verb`: "timm can only be"."""
+    for name, held, allowed in fields:
+        if held != allowed:
+            raise ConfigError(f"{name} is {held!r}; {verb} {allowed!r}.")

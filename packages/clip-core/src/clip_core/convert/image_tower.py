@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from clip_core.config import TimmConfig, VitConfig
-from clip_core.convert.checkpoint import read_json
+from clip_core.convert.checkpoint import read_json, require
+from clip_core.convert.pairs import with_patch_bias
 from clip_core.convert.timm import VIT_BLOCK
-from clip_core.errors import CheckpointMismatch, ConfigError
+from clip_core.errors import CheckpointMismatch, ConfigError, listed
 from clip_core.model import Clip
 from clip_core.weights import SUFFIXES, read_weights
 
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 
 _CONFIG = "config.json"
 _FILES = ("model.safetensors", "pytorch_model.bin")
-_SHOWN = 5
 _ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
 # Modules without parameters that say nothing of what a model computes in evaluation.
 _SILENT = ("Identity", "Dropout", "DropPath", "PatchDropout", "Flatten", "AdaptiveAvgPool2d", "FastAdaptive")
@@ -116,8 +116,8 @@ def fill(tower: nn.Module, tensors: Mapping[str, Tensor], optional: set[str], so
         ],
     }
     if any(problems.values()):
-        listed = "; ".join(f"{title}: {_some(names)}" for title, names in problems.items() if names)
-        raise CheckpointMismatch(f"The weights in {source} are not those of this tower ({listed}).")
+        found = "; ".join(f"{title}: {listed(names)}" for title, names in problems.items() if names)
+        raise CheckpointMismatch(f"The weights in {source} are not those of this tower ({found}).")
     if any(value.is_meta for value in wanted.values()):
         raise ConfigError("The model is on the meta device and has no values to replace; create it on 'cpu' or a GPU.")
     with torch.no_grad():
@@ -126,19 +126,14 @@ def fill(tower: nn.Module, tensors: Mapping[str, Tensor], optional: set[str], so
     return kept
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-
-
 def _require_plain(image: VitConfig) -> None:
-    for field, held, allowed in (
-        ("attention_pool", image.attention_pool, None),
-        ("norm_after_pool", image.norm_after_pool, False),
-        ("dense_pool", image.dense_pool, False),
-        ("positions", image.positions, "learned"),
-    ):
-        if held != allowed:
-            raise ConfigError(f"image.{field} is {held!r}; a tower with timm's weights can only have {allowed!r}.")
+    require(
+        "a tower with timm's weights can only have",
+        ("image.attention_pool", image.attention_pool, None),
+        ("image.norm_after_pool", image.norm_after_pool, False),
+        ("image.dense_pool", image.dense_pool, False),
+        ("image.positions", image.positions, "learned"),
+    )
 
 
 def _stated_model(folder: Path) -> Any:
@@ -212,9 +207,7 @@ def _vit(tensors: Mapping[str, Tensor], image: VitConfig, embed_dim: int) -> dic
         }
         bias = left.pop("patch_embed.proj.bias", None)
         if bias is not None:
-            # Added to the same sum as the positions of the patches.
-            rows = torch.cat([torch.zeros_like(bias)[None], bias.expand(len(found["positional_embedding"]) - 1, -1)])
-            found["positional_embedding"] = found["positional_embedding"] + rows
+            found["positional_embedding"] = with_patch_bias(found["positional_embedding"], bias)
     except KeyError as error:
         raise CheckpointMismatch(
             f"The checkpoint lacks {error.args[0]}; allowed: timm's vision transformers with a class token."

@@ -14,17 +14,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from clip_core.errors import CheckpointMismatch
+from clip_core.errors import CheckpointMismatch, listed
 from clip_core.mapping import MappedPages
 
-__all__ = ["How", "Pair", "copies", "to_ours", "to_theirs"]
+__all__ = ["How", "Pair", "copies", "to_ours", "to_theirs", "with_patch_bias"]
 
 How = Literal["same", "turned", "stacked", "split", "row", "grid", "vector"]
 """What ours is: theirs; theirs transposed; three of theirs below each other (query, key, value); two, the first and
 the other two thirds of theirs (query, key and value); theirs with an axis of one in front; the same with its rows laid
 out as a square; the scalar that theirs holds as a vector of one."""
-
-_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ def to_ours(pairs: Iterable[Pair], tensors: Mapping[str, Tensor], source: object
     if missing or unexpected:
         raise CheckpointMismatch(
             f"The weights in {source} are not those that its configuration states "
-            f"(missing: {_some(missing)}; unexpected: {_some(unexpected)})."
+            f"(missing: {listed(missing) or 'none'}; unexpected: {listed(unexpected) or 'none'})."
         )
     found: dict[str, Tensor] = {}
     pages = MappedPages()
@@ -79,6 +77,13 @@ def to_theirs(pairs: Iterable[Pair], tensors: Mapping[str, Tensor]) -> dict[str,
     for pair in pairs:
         found.update(zip(pair.theirs, _theirs(pair.how, [tensors[key] for key in pair.ours]), strict=True))
     return found
+
+
+def with_patch_bias(positions: Tensor, bias: Tensor) -> Tensor:
+    """Positions (1 + N, W) with the bias (W,) of a patch embedding, which our towers do not have, in those of the N
+    patches: it is added to the same sum.
+    """
+    return positions + torch.cat([torch.zeros_like(bias)[None], bias.expand(len(positions) - 1, -1)])
 
 
 def _ours(how: How, values: list[Tensor]) -> list[Tensor]:
@@ -111,9 +116,3 @@ def _theirs(how: How, values: list[Tensor]) -> list[Tensor]:
     if how == "grid":
         return [value.flatten(0, 2)]
     return [value.reshape(1) if how == "vector" else value]
-
-
-def _some(keys: list[str]) -> str:
-    if not keys:
-        return "none"
-    return ", ".join(keys[:_SHOWN]) + (f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")

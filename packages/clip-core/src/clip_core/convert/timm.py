@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from clip_core.config import ClipConfig, TimmConfig, VitConfig, size_pair
+from clip_core.convert.checkpoint import require
 from clip_core.convert.openclip_writing import ratio
 from clip_core.errors import ConfigError
 
@@ -82,14 +83,13 @@ def to_timm(config: ClipConfig, tensors: Mapping[str, Tensor]) -> tuple[dict[str
 
 
 def _vit_arguments(image: VitConfig) -> dict[str, Any]:
-    for field, held, allowed in (
+    require(
+        "timm's CLIP transformers can only be",
         ("image.pool", image.pool, "token"),
         ("image.attention_pool", image.attention_pool, None),
         ("image.norm_eps", image.norm_eps, _VIT_EPS),
         ("image.dense_pool", image.dense_pool, False),
-    ):
-        if held != allowed:
-            raise ConfigError(f"{field} is {held!r}; timm's CLIP transformers can only be {allowed!r}.")
+    )
     arguments: dict[str, Any] = {
         "img_size": list(size_pair(image.image_size)),
         "patch_size": image.patch_size,

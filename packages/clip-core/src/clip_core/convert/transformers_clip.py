@@ -18,6 +18,7 @@ from clip_core.config import (
     TokenizerConfig,
     VitConfig,
 )
+from clip_core.convert.checkpoint import require
 from clip_core.convert.pairs import Pair, copies
 from clip_core.errors import ConfigError
 
@@ -25,6 +26,7 @@ __all__ = [
     "VISION",
     "activation_name",
     "activation_of",
+    "encoder_fields",
     "from_settings",
     "nested_settings",
     "pairs",
@@ -104,6 +106,18 @@ def nested_settings(settings: Mapping[str, Any], name: str, defaults: Mapping[st
     return {**defaults, **given}
 
 
+def encoder_fields(where: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What `VitConfig` and `TextConfig` share, of a configuration with every key of one of transformers' encoders."""
+    return {
+        "width": settings["hidden_size"],
+        "layers": settings["num_hidden_layers"],
+        "heads": settings["num_attention_heads"],
+        "mlp_dim": settings["intermediate_size"],
+        "activation": activation_of(where, settings["hidden_act"]),
+        "norm_eps": settings["layer_norm_eps"],
+    }
+
+
 def vision_tower(settings: Mapping[str, Any]) -> VitConfig:
     """The image tower that a configuration with every key of `vision_config` states."""
     if settings["num_channels"] != 3:
@@ -112,12 +126,7 @@ def vision_tower(settings: Mapping[str, Any]) -> VitConfig:
     return VitConfig(
         image_size=tuple(size) if isinstance(size, list) else size,
         patch_size=settings["patch_size"],
-        width=settings["hidden_size"],
-        layers=settings["num_hidden_layers"],
-        heads=settings["num_attention_heads"],
-        mlp_dim=settings["intermediate_size"],
-        activation=activation_of("vision_config", settings["hidden_act"]),
-        norm_eps=settings["layer_norm_eps"],
+        **encoder_fields("vision_config", settings),
     )
 
 
@@ -135,14 +144,9 @@ def from_settings(
         text=TextConfig(
             context_length=text["max_position_embeddings"],
             vocab_size=text["vocab_size"],
-            width=text["hidden_size"],
-            layers=text["num_hidden_layers"],
-            heads=text["num_attention_heads"],
-            mlp_dim=text["intermediate_size"],
-            activation=activation_of("text_config", text["hidden_act"]),
+            **encoder_fields("text_config", text),
             pool=pool,
             eos_id=text["eos_token_id"] if pool == "eos" else None,
-            norm_eps=text["layer_norm_eps"],
         ),
         logit_scale=float(settings.get("logit_scale_init_value", 2.6592)),
         logit_bias=None,
@@ -160,7 +164,8 @@ def to_settings(config: ClipConfig) -> dict[str, Any]:
     image, text = config.image, config.text
     if not isinstance(image, VitConfig) or not isinstance(text, TextConfig):
         raise ConfigError(f"CLIPModel has a plain ViT and OpenAI's text tower, not {image.kind!r} and {text.kind!r}.")
-    for field, held, allowed in (
+    require(
+        "CLIPModel can only be",
         ("image.pool", image.pool, "token"),
         ("image.attention_pool", image.attention_pool, None),
         ("image.pre_norm", image.pre_norm, True),
@@ -171,9 +176,7 @@ def to_settings(config: ClipConfig) -> dict[str, Any]:
         ("text.projection", text.projection, "linear"),
         ("decoder", config.decoder, None),
         ("logit_bias", config.logit_bias, None),
-    ):
-        if held != allowed:
-            raise ConfigError(f"{field} is {held!r}; CLIPModel can only be {allowed!r}.")
+    )
     if text.pool not in ("highest_id", "eos"):
         raise ConfigError(f"text.pool is {text.pool!r}; CLIPModel can only be 'highest_id' or 'eos'.")
     eos_id = text.vocab_size - 1 if text.eos_id is None else text.eos_id

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from clip_core.config import (
@@ -21,7 +20,7 @@ from clip_core.config import (
     TokenizerConfig,
     VitConfig,
 )
-from clip_core.convert.pairs import Pair, copies
+from clip_core.convert.pairs import Pair, copies, with_patch_bias
 from clip_core.convert.transformers_clip import VISION, nested_settings, vision_pairs, vision_tower
 from clip_core.errors import ConfigError
 
@@ -186,10 +185,7 @@ def _vit_pairs(image: VitConfig) -> list[Pair]:
 
 
 def folded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` of theirs with a ViT's embeddings in the shapes of our tower, which has no bias in its convolution.
-
-    The bias is added to the positions of the patches: it is added to the same sum.
-    """
+    """`tensors` of theirs with a ViT's embeddings in the shapes of our tower, which has no bias in its convolution."""
     # CLIP's image tower inside a dual encoder used to be wrapped once more.
     found = {
         key.replace("vision_model.vision_model.", "vision_model."): value
@@ -200,8 +196,6 @@ def folded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     bias = found.pop(f"{embeddings}patch_embeddings.projection.bias", None)
     if bias is None:
         return found
-    positions = found[f"{embeddings}position_embeddings"][0]
-    shift = torch.cat([torch.zeros_like(bias)[None], bias.expand(len(positions) - 1, -1)])
-    found[f"{embeddings}position_embeddings"] = positions + shift
+    found[f"{embeddings}position_embeddings"] = with_patch_bias(found[f"{embeddings}position_embeddings"][0], bias)
     found[f"{embeddings}cls_token"] = found[f"{embeddings}cls_token"].flatten()
     return found

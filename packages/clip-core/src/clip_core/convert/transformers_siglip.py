@@ -21,10 +21,12 @@ from clip_core.config import (
     TokenizerConfig,
 )
 from clip_core.config.values import Option, Options
+from clip_core.convert.checkpoint import require
 from clip_core.convert.pairs import Pair, copies
 from clip_core.convert.transformers_clip import (
     activation_name,
     activation_of,
+    encoder_fields,
     nested_settings,
     text_pairs,
     tower_settings,
@@ -154,15 +156,10 @@ def text_tower(settings: Mapping[str, Any], embed_dim: int) -> TextConfig:
     return TextConfig(
         context_length=settings["max_position_embeddings"],
         vocab_size=settings["vocab_size"],
-        width=settings["hidden_size"],
-        layers=settings["num_hidden_layers"],
-        heads=settings["num_attention_heads"],
-        mlp_dim=settings["intermediate_size"],
-        activation=activation_of("text_config", settings["hidden_act"]),
+        **encoder_fields("text_config", settings),
         causal=False,
         pool="last",
         projection="linear_bias",
-        norm_eps=settings["layer_norm_eps"],
     )
 
 
@@ -213,7 +210,8 @@ def to_settings(config: ClipConfig) -> dict[str, Any]:
     image, text = config.image, config.text
     if not isinstance(image, TimmConfig) or image.name not in _NAMES or not isinstance(text, TextConfig):
         raise ConfigError(f"SiglipModel has one of timm's image towers {', '.join(_NAMES)} and a plain text tower.")
-    for field, held, allowed in (
+    require(
+        "SiglipModel can only be",
         ("image.pool", image.pool, "map"),
         ("image.projection", image.projection, "none"),
         ("text.causal", text.causal, False),
@@ -223,9 +221,7 @@ def to_settings(config: ClipConfig) -> dict[str, Any]:
         ("text.layer_scale", text.layer_scale, None),
         ("decoder", config.decoder, None),
         ("logit_bias", config.logit_bias is None, False),
-    ):
-        if held != allowed:
-            raise ConfigError(f"{field} is {held!r}; SiglipModel can only be {allowed!r}.")
+    )
     options = dict(image.options)
     width, layers, heads, mlp_dim = _of(image.name)
     patch_size, _, activation = _NAMES[image.name]

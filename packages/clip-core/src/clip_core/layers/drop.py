@@ -11,15 +11,21 @@ from torch import Tensor, nn
 __all__ = ["DropPath", "PatchDropout"]
 
 
-class DropPath(nn.Module):
+class _Dropping(nn.Module):
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def extra_repr(self) -> str:
+        """For `print(model)`."""
+        return f"rate={self.rate}"
+
+
+class DropPath(_Dropping):
     """A residual branch set to zero for a sample with probability `rate` (stochastic depth, Huang et al. 2016).
 
     What stays is divided by 1 - `rate`, so that its mean is what evaluation adds.
     """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, ...) -> the same shape."""
@@ -28,20 +34,12 @@ class DropPath(nn.Module):
         kept = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(1 - self.rate)
         return x * kept.div_(1 - self.rate)
 
-    def extra_repr(self) -> str:
-        """For `print(model)`."""
-        return f"rate={self.rate}"
 
-
-class PatchDropout(nn.Module):
+class PatchDropout(_Dropping):
     """A random share of the patches taken out of each image's sequence (FLIP, Li et al. 2022); the first token stays.
 
     Of N patches int(N (1 - `rate`)) remain, one at the least, in random order: positions were added before.
     """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1 + N, W) -> (B, 1 + kept, W)."""
@@ -53,7 +51,3 @@ class PatchDropout(nn.Module):
         chosen = torch.randn(batch, count, device=x.device).topk(kept, dim=-1).indices
         rows = torch.arange(batch, device=x.device)[:, None]
         return torch.cat([first, patches[rows, chosen]], dim=1)
-
-    def extra_repr(self) -> str:
-        """For `print(model)`."""
-        return f"rate={self.rate}"

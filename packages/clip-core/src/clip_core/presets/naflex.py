@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from clip_core.config import ClipConfig, NaFlexConfig
+from typing import Literal
+
+from clip_core.config import ClipConfig, NaFlexConfig, Options
 from clip_core.presets.parts import model, text_tower
 from clip_core.presets.siglip import siglip2_text, siglip_model
 
@@ -16,83 +18,35 @@ _GATED = (("attn_pool_mlp_ratio", 4.0), ("mlp_ratio", 2.6666667), ("swiglu_mlp",
 
 
 def naflex_image(name: str) -> NaFlexConfig:
-    """The image tower of the architecture `name`, one of the keys below."""
-    return _IMAGES[name]
+    """The image tower of the architecture `name`, one of the keys below: as many patches as its square image has."""
+    timm_name, side, patch_size, pool, options = _SIZES[name]
+    return NaFlexConfig(
+        name=timm_name,
+        image_size=side,
+        patch_size=patch_size,
+        max_patches=(side // patch_size) ** 2,
+        pool=pool,
+        projection="none" if "SigLIP2" in name else "linear",
+        options=options,
+    )
 
 
-def _patches_of_32(side: int) -> tuple[tuple[str, int | tuple[int, ...]], ...]:
+def _patches_of_32(side: int) -> Options:
     return (("patch_size", 32), ("pos_embed_grid_size", (side, side)))
 
 
-_IMAGES = {
-    "ViT-B-16-SigLIP2-naflex": NaFlexConfig(
-        name="naflexvit_base_patch16_siglip",
-        image_size=384,
-        patch_size=16,
-        max_patches=576,
-        pool="map",
-        projection="none",
-    ),
-    "ViT-SO400M-16-SigLIP2-naflex": NaFlexConfig(
-        name="naflexvit_so400m_patch16_siglip",
-        image_size=384,
-        patch_size=16,
-        max_patches=576,
-        pool="map",
-        projection="none",
-    ),
-    "naflex_ViT-B-32": NaFlexConfig(
-        name="naflexvit_base_patch16_gap",
-        image_size=224,
-        patch_size=32,
-        max_patches=49,
-        pool="avg",
-        projection="linear",
-        options=_patches_of_32(7),
-    ),
-    "naflex_ViT-B-16": NaFlexConfig(
-        name="naflexvit_base_patch16_gap",
-        image_size=224,
-        patch_size=16,
-        max_patches=196,
-        pool="avg",
-        projection="linear",
-    ),
-    "moderntext-naflex_ViT-B-32": NaFlexConfig(
-        name="naflexvit_base_patch16_map",
-        image_size=256,
-        patch_size=32,
-        max_patches=64,
-        pool="map",
-        projection="linear",
-        options=(*_GATED, *_patches_of_32(8)),
-    ),
-    "moderntext-naflex_ViT-B-16": NaFlexConfig(
-        name="naflexvit_base_patch16_map",
-        image_size=256,
-        patch_size=16,
-        max_patches=256,
-        pool="map",
-        projection="linear",
-        options=_GATED,
-    ),
-    "moderntext-naflex_ViT-B-deep-16": NaFlexConfig(
-        name="naflexvit_base_patch16_map",
-        image_size=256,
-        patch_size=16,
-        max_patches=256,
-        pool="map",
-        projection="linear",
-        options=(*_GATED, ("depth", 16), ("embed_dim", 768), ("num_heads", 12)),
-    ),
-    "moderntext-naflex_ViT-SO150M2-16": NaFlexConfig(
-        name="naflexvit_so150m2_patch16_reg1_map",
-        image_size=256,
-        patch_size=16,
-        max_patches=256,
-        pool="map",
-        projection="linear",
-    ),
+_DEEP = (("depth", 16), ("embed_dim", 768), ("num_heads", 12))
+
+# name: timm's name, side of the square image in pixels, patch, pooling, options
+_SIZES: dict[str, tuple[str, int, int, Literal["map", "avg"], Options]] = {
+    "ViT-B-16-SigLIP2-naflex": ("naflexvit_base_patch16_siglip", 384, 16, "map", ()),
+    "ViT-SO400M-16-SigLIP2-naflex": ("naflexvit_so400m_patch16_siglip", 384, 16, "map", ()),
+    "naflex_ViT-B-32": ("naflexvit_base_patch16_gap", 224, 32, "avg", _patches_of_32(7)),
+    "naflex_ViT-B-16": ("naflexvit_base_patch16_gap", 224, 16, "avg", ()),
+    "moderntext-naflex_ViT-B-32": ("naflexvit_base_patch16_map", 256, 32, "map", (*_GATED, *_patches_of_32(8))),
+    "moderntext-naflex_ViT-B-16": ("naflexvit_base_patch16_map", 256, 16, "map", _GATED),
+    "moderntext-naflex_ViT-B-deep-16": ("naflexvit_base_patch16_map", 256, 16, "map", (*_GATED, *_DEEP)),
+    "moderntext-naflex_ViT-SO150M2-16": ("naflexvit_so150m2_patch16_reg1_map", 256, 16, "map", ()),
 }
 
 PRESETS: dict[str, ClipConfig] = {
