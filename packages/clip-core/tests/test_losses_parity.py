@@ -257,10 +257,10 @@ def test_the_operators_keep_torchs_rules(loss: Loss, frozen: tuple[int, ...]) ->
     for index, value in enumerate(inputs):
         value.requires_grad_(index not in frozen)
     if loss is clip_loss:
-        torch.library.opcheck(torch.ops.clip_core.clip_loss.default, tuple(inputs[:3]))
+        torch.library.opcheck(torch.ops.clip_core.clip_loss.default, (*inputs[:3], "torch", torch.float32))
     else:
         flags = (True, inputs[0].requires_grad, inputs[1].requires_grad)
-        torch.library.opcheck(torch.ops.clip_core.siglip_loss.default, (*inputs, *flags))
+        torch.library.opcheck(torch.ops.clip_core.siglip_loss.default, (*inputs, *flags, "torch", torch.float32))
 
 
 @pytest.mark.parametrize("loss", [clip_loss, siglip_loss])

@@ -116,8 +116,8 @@ def contrastive_gradients(
         column_loss: (B,), that of each column, over the rows of every process.
         for_rows, for_columns: False leaves that gradient out, and a matrix product with it.
     """
-    d_rows = torch.zeros_like(rows) if for_rows else rows.new_empty(0)
-    d_columns = torch.zeros_like(columns) if for_columns else columns.new_empty(0)
+    d_rows = rows.new_zeros(rows.shape if for_rows else 0)
+    d_columns = columns.new_zeros(columns.shape if for_columns else 0)
     d_scale = torch.zeros((), dtype=torch.float64, device=rows.device)
     for tile in _tiles(rows, columns, offset):
         r, c = tile.rows, tile.columns
@@ -162,8 +162,8 @@ def sigmoid_loss(
     """
     loss = torch.zeros((), dtype=torch.float64, device=rows.device)
     d_scale, d_bias = torch.zeros_like(loss), torch.zeros_like(loss)
-    d_rows = torch.zeros_like(rows) if gradients and for_rows else rows.new_empty(0)
-    d_columns = torch.zeros_like(columns) if gradients and for_columns else columns.new_empty(0)
+    d_rows = rows.new_zeros(rows.shape if gradients and for_rows else 0)
+    d_columns = columns.new_zeros(columns.shape if gradients and for_columns else 0)
     for tile in _tiles(rows, columns, offset):
         r, c = tile.rows, tile.columns
         logits = (tile.cosines * scale).add_(bias)

@@ -1,7 +1,7 @@
 """SigLIP's pairwise sigmoid loss (Zhai et al. 2023), which never holds the matrix of logits.
 
 Shapes: B pairs, D features. A logit's gradient needs no other logit, so that the forward pass computes all gradients,
-where any are wanted, and the backward pass multiplies them. `blocks` has the arithmetic.
+where any are wanted, and the backward pass multiplies them. `parts` has what is computed.
 """
 
 from __future__ import annotations
@@ -11,39 +11,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clip_core.kernels import blocks
-from clip_core.kernels.contrastive import check_pairs, computing_dtype
+from clip_core.kernels import parts
+from clip_core.kernels.contrastive import as_scalar, check_pairs, refuse_second_derivative
 
 __all__ = ["siglip_loss"]
 
 
 def siglip_loss(
-    image_features: Tensor, text_features: Tensor, logit_scale: Tensor, logit_bias: Tensor | None = None
+    image_features: Tensor, text_features: Tensor, logit_scale: Tensor | float, logit_bias: Tensor | float | None = None
 ) -> Tensor:
     """Sum over all B^2 pairs of -log sigmoid(logit), with the sign of the logit turned where they do not match, over B.
 
-    Memory is linear in B, forward and backward; the result is the same to the bit for the same input. Under autocast
-    and for features of half precision the arithmetic is float32.
+    Memory is linear in B, forward and backward, on every device; the result is the same to the bit for the same input.
+    Backends and dtypes are those of `clip_loss`. Without gradients a call costs a third.
 
     Args:
-        image_features: (B, D), rows of length 1.
+        image_features: (B, D), rows of length 1, of any dtype and strides.
         text_features: (B, D), rows of length 1; row i belongs to image i.
-        logit_scale: scalar that multiplies the cosines (already exponentiated).
-        logit_bias: scalar added to every logit; None is 0.
+        logit_scale: scalar that multiplies the cosines (already exponentiated): a number, or a tensor of one element.
+        logit_bias: scalar added to every logit, in the same forms; None is 0.
 
     Returns:
         Scalar in nats, float32 (float64 for float64 features).
 
     Raises:
-        ConfigError: the two sides differ in shape, or hold no pair.
+        ConfigError: the two sides differ in shape or device, or hold no pair; the scale or the bias is no scalar; the
+            gradient itself is differentiated.
     """
     check_pairs("siglip_loss", image_features, text_features)
-    bias = torch.zeros_like(logit_scale) if logit_bias is None else logit_bias
-    inputs = (image_features, text_features, logit_scale, bias)
+    backend, dtype = parts.choose(image_features, text_features)
+    where = image_features.device, parts.wide(dtype)
+    scale = as_scalar("siglip_loss", "logit_scale", logit_scale, *where)
+    bias = as_scalar("siglip_loss", "logit_bias", 0.0 if logit_bias is None else logit_bias, *where)
+    inputs = (image_features, text_features, scale, bias)
     gradients = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
-    loss: Tensor = _forward(
-        *inputs, gradients, gradients and image_features.requires_grad, gradients and text_features.requires_grad
-    )[0]
+    for_x, for_y = (gradients and value.requires_grad for value in inputs[:2])
+    loss: Tensor = _forward(*inputs, gradients, for_x, for_y, backend, dtype)[0]
     return loss
 
 
@@ -52,40 +55,69 @@ Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 @torch.library.custom_op("clip_core::siglip_loss", mutates_args=())
 def _forward(
-    x: Tensor, y: Tensor, scale: Tensor, bias: Tensor, gradients: bool, for_x: bool, for_y: bool
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    gradients: bool,
+    for_x: bool,
+    for_y: bool,
+    backend: str,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    dtype = computing_dtype(x, y)
     with torch.autocast(x.device.type, enabled=False):
-        loss, found = blocks.sigmoid_loss(
-            x.to(dtype),
-            y.to(dtype),
-            scale.to(dtype),
-            bias.to(dtype),
+        loss, found = parts.sigmoid_loss(
+            parts.operand(x, dtype),
+            parts.operand(y, dtype),
+            scale.to(parts.wide(dtype)).reshape(()),
+            bias.to(parts.wide(dtype)).reshape(()),
             gradients=gradients,
             for_rows=for_x,
             for_columns=for_y,
+            backend="triton" if backend == "triton" else "torch",
         )
         pairs = len(x)
         return (
-            (loss / pairs).to(dtype),
+            (loss / pairs).to(parts.wide(dtype)),
             found.rows.div_(pairs),
             found.columns.div_(pairs),
-            (found.scale / pairs).to(dtype).reshape(scale.shape),
-            (found.bias / pairs).to(dtype).reshape(bias.shape),
+            (found.scale / pairs).to(parts.wide(dtype)).reshape(scale.shape),
+            (found.bias / pairs).to(parts.wide(dtype)).reshape(bias.shape),
         )
 
 
 @_forward.register_fake
-def _(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor, gradients: bool, for_x: bool, for_y: bool) -> Outputs:
-    dtype = computing_dtype(x, y)
-    loss = x.new_empty((), dtype=dtype)
+def _(
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    gradients: bool,
+    for_x: bool,
+    for_y: bool,
+    backend: str,
+    dtype: torch.dtype,
+) -> Outputs:
+    loss = x.new_empty((), dtype=parts.wide(dtype))
     return (
         loss,
-        torch.empty_like(x, dtype=dtype) if for_x else loss.new_empty(0),
-        torch.empty_like(y, dtype=dtype) if for_y else loss.new_empty(0),
-        torch.empty_like(scale, dtype=dtype),
-        torch.empty_like(bias, dtype=dtype),
+        loss.new_empty(x.shape if for_x else 0),
+        loss.new_empty(y.shape if for_y else 0),
+        loss.new_empty(scale.shape),
+        loss.new_empty(bias.shape),
     )
+
+
+@torch.library.custom_op("clip_core::siglip_loss_backward", mutates_args=())
+def _backward(
+    gradient: Tensor, dx: Tensor, dy: Tensor, dscale: Tensor, dbias: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return dx * gradient, dy * gradient, dscale * gradient, dbias * gradient
+
+
+@_backward.register_fake
+def _(gradient: Tensor, dx: Tensor, dy: Tensor, dscale: Tensor, dbias: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return torch.empty_like(dx), torch.empty_like(dy), torch.empty_like(dscale), torch.empty_like(dbias)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
@@ -95,9 +127,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
 
 def _differentiate(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     wanted = ctx.needs_input_grad[:4]
-    given = zip(ctx.saved_tensors, ctx.dtypes, wanted, strict=True)
-    found = [(value * gradient).to(dtype) if needed else None for value, dtype, needed in given]
-    return (*found, None, None, None)
+    given = zip(_backward(gradient, *ctx.saved_tensors), ctx.dtypes, wanted, strict=True)
+    return (*(value.to(dtype) if needed else None for value, dtype, needed in given), None, None, None, None, None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
+_backward.register_autograd(refuse_second_derivative)
