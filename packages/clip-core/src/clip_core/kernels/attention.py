@@ -1,14 +1,24 @@
 """Self-attention over sequences of one length, from packed queries, keys and values.
 
-Shapes: B batch, S sequence, H heads, C channels of a head.
+Triton's programs hold a whole sequence of one head at once, read the packed input and write its packed gradient, and
+save nothing but the input; `dispatch` says where they run. Elsewhere it is torch's `scaled_dot_product_attention`.
+Masks and dropout are not here.
+
+Shapes: B batch, S sequence, T tokens of all sequences, R sequences, H heads, C channels of a head.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["attention"]
+from clip_core.errors import ConfigError
+from clip_core.kernels import dispatch
+
+__all__ = ["attention", "fused_attention"]
 
 
 def attention(packed: Tensor, *, causal: bool) -> Tensor:
@@ -20,6 +30,72 @@ def attention(packed: Tensor, *, causal: bool) -> Tensor:
 
     Returns:
         (B, S, H, C), of the dtype of `packed`. Logits are divided by sqrt(C).
+
+    Raises:
+        ConfigError: `packed` has another shape, or `use_backend("triton")` asks for what there is no program for.
     """
+    if packed.ndim != 5 or packed.shape[2] != 3:
+        raise ConfigError(
+            f"attention got packed of shape {tuple(packed.shape)}; allowed: (batch, sequence, 3, heads, channels)."
+        )
+    if dispatch.attention_backend("attention", packed, packed.shape[1], causal=causal) == "triton":
+        fused: Tensor = fused_attention(packed, None, packed.shape[1], causal)
+        return fused
     query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
     return F.scaled_dot_product_attention(query, key, value, is_causal=causal).transpose(1, 2)
+
+
+@torch.library.custom_op("clip_core::attention", mutates_args=())
+def fused_attention(packed: Tensor, starts: Tensor | None, longest: int, causal: bool) -> Tensor:
+    """Attention by Triton's programs, for sequences of one length or of many; differentiable once.
+
+    Args:
+        packed: (B, S, 3, H, C); with `starts` (T, 3, H, C).
+        starts: None, or (R + 1,) as for `packed_attention`.
+        longest: S, or at least the length of the longest sequence; at most `dispatch.MOST_TOKENS`.
+        causal: as for `attention`.
+
+    Returns:
+        (B, S, H, C) or (T, H, C), contiguous.
+    """
+    from clip_core.kernels.programs.attention import attention_forward
+
+    return attention_forward(packed, starts, longest, causal=causal)
+
+
+@fused_attention.register_fake
+def _(packed: Tensor, starts: Tensor | None, longest: int, causal: bool) -> Tensor:
+    return packed.new_empty((*packed.shape[:-3], *packed.shape[-2:]))
+
+
+@torch.library.custom_op("clip_core::attention_backward", mutates_args=())
+def _backward(gradient: Tensor, packed: Tensor, starts: Tensor | None, longest: int, causal: bool) -> Tensor:
+    from clip_core.kernels.programs.attention import attention_backward
+
+    return attention_backward(gradient, packed, starts, longest, causal=causal)
+
+
+@_backward.register_fake
+def _(gradient: Tensor, packed: Tensor, starts: Tensor | None, longest: int, causal: bool) -> Tensor:
+    return packed.new_empty(packed.shape)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor | None, int, bool], output: Tensor) -> None:
+    packed, starts, ctx.longest, ctx.causal = inputs
+    ctx.save_for_backward(packed, starts)
+
+
+def _differentiate(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    packed, starts = ctx.saved_tensors
+    return _backward(gradient, packed, starts, ctx.longest, ctx.causal), None, None, None
+
+
+def _refuse(ctx: Any, gradient: Tensor) -> None:
+    raise ConfigError(
+        "The programs for attention have no second derivative; call attention under "
+        "clip_core.kernels.use_backend('torch') where a gradient is differentiated again."
+    )
+
+
+fused_attention.register_autograd(_differentiate, setup_context=_keep)
+_backward.register_autograd(_refuse)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clip_core.kernels import attention
 from clip_core.layers.reading import Reading
 
 __all__ = ["Attention", "CrossAttention"]
@@ -53,14 +54,13 @@ class Attention(nn.Module):
             return read
         batch, length, width = x.shape
         packed = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        # (B, S, 3, H, C) -> three views of (B, H, S, C)
-        query, key, value = (
-            packed.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
-        )
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=self.causal and mask is None
-        )
-        out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
+        packed = packed.view(batch, length, 3, self.heads, width // self.heads)
+        if mask is None:
+            mixed = attention(packed, causal=self.causal)
+        else:
+            query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+        out: Tensor = self.out_proj(mixed.reshape(batch, length, width))
         return out
 
 

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from clip_core.config import Activation
 from clip_core.errors import ConfigError
+from clip_core.kernels import quick_gelu
 from clip_core.layers.attention import Attention
 from clip_core.layers.drop import DropPath
 from clip_core.layers.reading import Reading
@@ -27,7 +28,7 @@ class QuickGelu(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise, any shape."""
-        return x * torch.sigmoid(1.702 * x)
+        return quick_gelu(x)
 
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
