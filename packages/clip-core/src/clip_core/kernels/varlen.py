@@ -1,13 +1,22 @@
 """Self-attention over sequences of different length that stand one behind another, without padding.
 
+Where `dispatch` chooses Triton, the programs of `attention` run on the tokens as they stand. Elsewhere the sequences
+are padded for torch's `scaled_dot_product_attention`, and for it alone; what is around attention has no padding.
+
 Shapes: T tokens of all sequences, R sequences, L the longest of them, H heads, C channels of a head.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from clip_core.errors import ConfigError
+from clip_core.kernels import dispatch
+from clip_core.kernels.attention import fused_attention
 
 __all__ = ["packed_attention"]
 
@@ -19,26 +28,100 @@ def packed_attention(packed: Tensor, starts: Tensor, longest: int, *, causal: bo
 
     Args:
         packed: (T, 3, H, C), query, key and value of each token.
-        starts: (R + 1,) int32 on the same device, where each sequence begins, and where the last one ends, which is at
-            most T; sequences may be empty.
+        starts: (R + 1,) int32 on the same device, where each sequence begins, the first at 0, and where the last one
+            ends, which is at most T; sequences may be empty.
         longest: at least the length of the longest sequence.
         causal: whether a token sees only itself and what is before it.
 
     Returns:
         (T, H, C), of the dtype of `packed`; zeros for tokens behind the last sequence.
+
+    Raises:
+        ConfigError: an argument has another shape, or `use_backend("triton")` asks for what there is no program for.
     """
-    return _padded(packed, starts, longest, causal)
+    if packed.ndim != 4 or packed.shape[1] != 3 or starts.ndim != 1 or not len(starts) or longest < 0:
+        raise ConfigError(
+            f"packed_attention got packed {tuple(packed.shape)}, starts {tuple(starts.shape)} and longest {longest}; "
+            "allowed: (tokens, 3, heads, channels), (sequences + 1,) and a length of 0 or more."
+        )
+    if dispatch.attention_backend("packed_attention", packed, longest, causal=causal) == "triton":
+        fused: Tensor = fused_attention(packed, starts, longest, causal)
+        return fused
+    if 0 in (len(packed), len(starts) - 1, longest):
+        return packed[:, 0].masked_fill(torch.ones((), dtype=torch.bool, device=packed.device), 0)
+    return _padded(packed, _Places.of(starts, len(packed), longest), causal)
 
 
-def _padded(packed: Tensor, starts: Tensor, longest: int, causal: bool) -> Tensor:
-    begin, end = starts[:-1, None], starts[1:, None]
-    places = begin + torch.arange(longest, device=packed.device, dtype=starts.dtype)  # (R, L)
-    held = places < end
-    query, key, value = packed[places.clamp(max=len(packed) - 1)].permute(2, 0, 3, 1, 4).unbind(0)
-    # Behind the end of a sequence stands another one's token. A causal row never sees it; the others need a mask.
-    mask = None if causal else (held | (places == begin))[:, None, None]
+class _Places(NamedTuple):
+    """Where each token stands in a padded batch, and what stands in each place there."""
+
+    row: Tensor
+    """(T,)"""
+    place: Tensor
+    """(T,) in its row."""
+    real: Tensor
+    """(T,) False for tokens behind the last sequence."""
+    token: Tensor
+    """(R, L)"""
+    held: Tensor
+    """(R, L) False where a row has ended."""
+
+    @classmethod
+    def of(cls, starts: Tensor, count: int, longest: int) -> _Places:
+        tokens = torch.arange(count, device=starts.device, dtype=starts.dtype)
+        row = torch.bucketize(tokens, starts[1:], right=True).clamp(max=len(starts) - 2)
+        token = starts[:-1, None] + torch.arange(longest, device=starts.device, dtype=starts.dtype)
+        return cls(
+            row,
+            (tokens - starts[row]).clamp(max=longest - 1),
+            tokens < starts[-1],
+            token.clamp(max=count - 1),
+            token < starts[1:, None],
+        )
+
+
+def _padded(packed: Tensor, places: _Places, causal: bool) -> Tensor:
+    rows = _Pad.apply(packed, *places)
+    query, key, value = rows.permute(2, 0, 3, 1, 4).unbind(0)
+    # A causal row never sees what is behind its end. The others need a mask; an empty one sees its first place.
+    first = torch.arange(rows.shape[1], device=rows.device) == 0
+    mask = None if causal else (places.held | first)[:, None, None]
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal).transpose(1, 2)
-    tokens = torch.arange(len(packed), device=packed.device, dtype=starts.dtype)
-    row = torch.bucketize(tokens, starts[1:], right=True).clamp(max=len(starts) - 2)
-    place = (tokens - starts[row]).clamp(max=longest - 1)
-    return mixed[row, place].where((tokens < starts[-1])[:, None, None], 0)
+    out: Tensor = _Unpad.apply(mixed, *places)
+    return out
+
+
+# Each is the other's derivative. Autograd's own, of an index, would add up gradients one by one in case that one token
+# was taken twice.
+class _Pad(torch.autograd.Function):
+    """(T, ...) -> (R, L, ...), zeros where a row has ended."""
+
+    @staticmethod
+    def forward(packed: Tensor, *places: Tensor) -> Tensor:
+        _, _, _, token, held = places
+        return packed[token].masked_fill_(~held[(...,) + (None,) * (packed.ndim - 1)], 0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return _Unpad.apply(gradient, *ctx.saved_tensors), None, None, None, None, None
+
+
+class _Unpad(torch.autograd.Function):
+    """(R, L, ...) -> (T, ...), zeros for tokens behind the last sequence."""
+
+    @staticmethod
+    def forward(rows: Tensor, *places: Tensor) -> Tensor:
+        row, place, real, _, _ = places
+        return rows[row, place].masked_fill_(~real[(...,) + (None,) * (rows.ndim - 2)], 0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return _Pad.apply(gradient, *ctx.saved_tensors), None, None, None, None, None
