@@ -1,4 +1,4 @@
-"""`python -m clip_core classify` and `embed`: use a bundle from the command line, with nothing but this package."""
+"""`python -m clip_core classify`, `embed` and `kernels`: use a model from the command line, with nothing else."""
 
 from __future__ import annotations
 
@@ -48,8 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action=argparse.BooleanOptionalAction,
         help="progress bar on stderr (default: where stderr is a terminal)",
     )
+    kernels = commands.add_parser(
+        "kernels",
+        help="what a model runs with on a device: Triton's programs or plain torch",
+        description="Print one line for each part of a model that has a choice: its shape, what it runs with, and why.",
+    )
+    kernels.add_argument("model", help="an architecture, say ViT-B-32, or a bundle folder")
+    kernels.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps or auto (default cpu)")
+    kernels.add_argument("--architecture", metavar="SM", help="a GPU that need not be here: sm_90 is an H100 or H200")
+    kernels.add_argument("--precision", default="fp32", metavar="P", help="fp32, bf16 or fp16 (default fp32)")
+    kernels.add_argument("--training", action="store_true", help="forward and backward, with the loss")
     options = parser.parse_args(arguments)
-    command = _classify if options.command == "classify" else _embed
+    command = {"classify": _classify, "embed": _embed, "kernels": _kernels}[options.command]
     return run(lambda: command(options), parser.prog)
 
 
@@ -102,6 +112,29 @@ def _embed(options: argparse.Namespace) -> int:
         total = done.rows + done.broken
         print(f"{done.broken} of {total} images broken and without a row: see {done.broken_file}", file=sys.stderr)
     return 1 if done.broken else 0
+
+
+def _kernels(options: argparse.Namespace) -> int:
+    from clip_core.building import DTYPES
+    from clip_core.device import resolve_device
+    from clip_core.errors import ConfigError
+    from clip_core.kernels import explain
+    from clip_core.presets import get_config
+    from clip_core.storage import read_config
+
+    if options.precision not in DTYPES:
+        raise ConfigError(f"precision is {options.precision!r}; allowed: {', '.join(DTYPES)}.")
+    config = read_config(options.model) if Path(options.model).is_dir() else get_config(options.model)
+    print(
+        explain(
+            config,
+            device=resolve_device(options.device),
+            dtype=DTYPES[options.precision],
+            training=options.training,
+            architecture=options.architecture,
+        )
+    )
+    return 0
 
 
 if __name__ == "__main__":

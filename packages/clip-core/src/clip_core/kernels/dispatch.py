@@ -203,11 +203,11 @@ def choose(
     causal: bool = False,
 ) -> Choice:
     """What an operation runs with on `architecture`, "sm_90" for example, or "cpu", where Triton is installed."""
-    if not architecture.startswith("sm_"):
-        return Choice("torch", f"the programs are for CUDA devices, not for {architecture}")
-    if int(architecture.removeprefix("sm_")) < 10 * _OLDEST_CAPABILITY[0]:
-        return Choice("torch", f"{architecture} is older than sm_80")
     reason = no_program(operation, dtype, channels, longest)
+    if _forced is not None:
+        wrong = f", an error: {reason}" if _forced == "triton" and reason else ""
+        return Choice(_forced, f"use_backend({_forced!r}){wrong}")
+    reason = _no_device(architecture) or reason
     if reason is not None:
         return Choice("torch", reason)
     length = measured.length_class(longest) if operation == "packed_attention" else longest
@@ -221,13 +221,23 @@ def choose(
 
 
 def choose_loss(architecture: str, dtype: torch.dtype) -> Choice:
-    """What the losses run with, as `choose`."""
-    if not architecture.startswith("sm_"):
-        return Choice("torch", "tile by tile, in memory that grows with the batch and not with its square")
-    if int(architecture.removeprefix("sm_")) < 10 * _OLDEST_CAPABILITY[0]:
-        return Choice("torch", f"{architecture} is older than sm_80")
+    """What the losses run with, as `choose`. Memory is linear in the batch either way."""
     reason = _no_loss_program(dtype)
-    return Choice("torch", reason) if reason else Choice("triton", f"for memory; not measured on {architecture}")
+    if _forced is not None:
+        wrong = f", an error: {reason}" if _forced == "triton" and reason else ""
+        return Choice(_forced, f"use_backend({_forced!r}){wrong}")
+    reason = _no_device(architecture) or reason
+    if reason is not None:
+        return Choice("torch", reason)
+    return Choice("triton", f"fewer passes over memory; its time is not measured on {architecture}")
+
+
+def _no_device(architecture: str) -> str | None:
+    if not architecture.startswith("sm_"):
+        return f"the programs are for CUDA devices, not for {architecture}"
+    if int(architecture.removeprefix("sm_")) < 10 * _OLDEST_CAPABILITY[0]:
+        return f"{architecture} is older than sm_80"
+    return None
 
 
 def _no_loss_program(dtype: torch.dtype) -> str | None:

@@ -42,8 +42,8 @@ class Measured(NamedTuple):
 
 
 def length_class(longest: int) -> int:
-    """16, 32, 64 or 128, the least of them that is not below `longest`; `longest` itself above 128."""
-    for most in (16, 32, 64, 128):
+    """16, 32, 64, 80 or 128, the least of them that is not below `longest`; `longest` itself above 128."""
+    for most in (16, 32, 64, 80, 128):
         if longest <= most:
             return most
     return longest
