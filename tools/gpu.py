@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["main", "marked_files", "sanitize", "test_command"]
+__all__ = ["main", "marked_files", "sanitize", "pytest_command"]
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_TEST_CHOSEN = 5  # pytest's exit code
@@ -44,8 +44,8 @@ def _no_device() -> str | None:
     return None if torch.cuda.is_available() else f"no CUDA device (torch {torch.__version__} sees none)"
 
 
-def test_command(files: list[Path], arguments: list[str], *, workers: int = WORKERS) -> list[str]:
-    """Pytest on `files`; this machine's libraries are not those that were tested with, so their warnings pass."""
+def pytest_command(files: list[Path], arguments: list[str], *, workers: int = WORKERS) -> list[str]:
+    """The call of pytest on `files`; this machine's libraries are not those that were tested with, so their warnings pass."""
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-W", "default", "-p", "no:cacheprovider"]
     if workers > 1 and importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(workers)]
@@ -55,14 +55,14 @@ def test_command(files: list[Path], arguments: list[str], *, workers: int = WORK
 
 
 def sanitize(files: list[Path], environment: dict[str, str]) -> int:
-    """Run the tests named `test_small_run` of `files` under memcheck and racecheck; exit code 1 where one finds much."""
+    """Run the tests named `test_small_run` of `files` under memcheck and racecheck; 1 where one finds something."""
     program = shutil.which("compute-sanitizer") or next((path for path in _SANITIZERS if Path(path).exists()), None)
     if program is None:
         print("no compute-sanitizer on this machine: memory accesses and races were not checked")
         return 0
     # Without torch's cache each tensor is an allocation of its own, with an end that memcheck knows.
     environment = {**environment, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    tests = test_command(files, ["-q", "-k", "small_run"], workers=1)
+    tests = pytest_command(files, ["-q", "-k", "small_run"], workers=1)
     failed = 0
     for tool in ("memcheck", "racecheck"):
         command = [program, "--tool", tool, "--error-exitcode", "1", "--target-processes", "all", *tests]
@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> int:
     programs = [path for path in files if "test_small_run" in path.read_text(encoding="utf-8")]
     if arguments == ["sanitize"]:
         return sanitize(programs, environment)
-    code = subprocess.run(test_command(files, arguments), cwd=ROOT, env=environment, check=False).returncode
+    code = subprocess.run(pytest_command(files, arguments), cwd=ROOT, env=environment, check=False).returncode
     code = 0 if code == NO_TEST_CHOSEN else code
     return code or (0 if arguments else sanitize(programs, environment))
 
