@@ -1,8 +1,11 @@
-"""What several tests use: small shards of distinct pictures with captions, and a configuration that trains on them."""
+"""What several tests use: small shards of distinct pictures with captions, a configuration that trains on them, and
+what losses over several processes gave."""
 
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,3 +93,16 @@ def make_config(shards: str, tmp_path: Path) -> Callable[..., TrainConfig]:
         return TrainConfig.of(**{**given, **fields})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def loss_worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int] | str, Any]:
+    """What the cases of `loss_world.py` gave, by (world, rank); "absent": what a process says whose partner failed."""
+    folder = tmp_path_factory.mktemp("worlds")
+    command = [sys.executable, str(Path(__file__).with_name("loss_world.py")), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    names = [(world, rank) for world in range(1, 5) for rank in range(world)]
+    found: dict[tuple[int, int] | str, Any] = {name: torch.load(folder / "{}-{}.pt".format(*name)) for name in names}
+    found["absent"] = torch.load(folder / "absent-0.pt")
+    return found
