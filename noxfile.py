@@ -239,7 +239,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benches, beside their peers: `-- [part of a name ...] [--json FOLDER]`."""
+    """The benches, beside their peers: `-- [part of a name ...] [--json FOLDER]`; `gpu` with this machine's torch."""
     arguments = list(session.posargs)
     folder = ROOT / "bench-results"
     if "--json" in arguments:
@@ -250,20 +250,28 @@ def bench(session: nox.Session) -> None:
     chosen = [path for path in scripts if not arguments or any(part in path.stem for part in arguments)]
     if not chosen:
         session.error(f"No bench matches {arguments}. There are: {', '.join(path.stem for path in scripts) or 'none'}.")
-    session.install("-c", CONSTRAINTS, *requirements(PACKAGES, test=PACKAGES))
+    on_gpu = [path.stem for path in chosen] == ["bench_gpu"]
+    if not on_gpu:
+        session.install("-c", CONSTRAINTS, *requirements(PACKAGES, test=PACKAGES))
     folder.mkdir(parents=True, exist_ok=True)
     if folder == ROOT / "bench-results":
         (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     for path in chosen:
-        session.run("python", str(path.relative_to(ROOT)), "--json", str(folder / f"{path.stem}.json"))
+        python = own_python(session) if on_gpu else "python"
+        session.run(python, str(path.relative_to(ROOT)), "--json", str(folder / f"{path.stem}.json"), external=on_gpu)
+
+
+def own_python(session: nox.Session) -> str:
+    """This machine's Python, with its own torch; one made for it where there is a device and no torch."""
+    python = shutil.which("python3") or sys.executable
+    has_torch = subprocess.run([python, "-c", "import torch, pytest"], capture_output=True, check=False).returncode == 0
+    if not has_torch and shutil.which("nvidia-smi"):
+        session.log(f"{python} has no torch and pytest, but there is a device: installing both")
+        return str(environment("gpu", sys.executable, *requirements(PACKAGES, test=PACKAGES)))
+    return python
 
 
 @nox.session(venv_backend="none")
 def gpu(session: nox.Session) -> None:
     """What needs CUDA, with this machine's own torch; says so and succeeds where there is no device."""
-    python = shutil.which("python3") or sys.executable
-    has_torch = subprocess.run([python, "-c", "import torch, pytest"], capture_output=True, check=False).returncode == 0
-    if not has_torch and shutil.which("nvidia-smi"):
-        session.log(f"{python} has no torch and pytest, but there is a device: installing both")
-        python = str(environment("gpu", sys.executable, *requirements(PACKAGES, test=PACKAGES)))
-    session.run(python, "tools/gpu.py", *session.posargs, external=True)
+    session.run(own_python(session), "tools/gpu.py", *session.posargs, external=True)

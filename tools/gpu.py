@@ -45,7 +45,7 @@ def _no_device() -> str | None:
 
 
 def pytest_command(files: list[Path], arguments: list[str], *, workers: int = WORKERS) -> list[str]:
-    """The call of pytest on `files`; this machine's libraries are not those that were tested with, so their warnings pass."""
+    """The call of pytest on `files`; libraries here are not those that were tested with, so their warnings pass."""
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-W", "default", "-p", "no:cacheprovider"]
     if workers > 1 and importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(workers)]
