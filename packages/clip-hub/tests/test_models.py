@@ -88,7 +88,7 @@ def test_without_weights_a_fresh_model_is_built_and_meta_fetches_nothing() -> No
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
-        ("ViT-B-32", UnknownModel, "an architecture without weights; write model:tag"),
+        ("ViT-B-32", UnknownModel, "an architecture without weights: write model:tag .*its tags are openai, "),
         ("ViT-B-32:", UnknownModel, "without weights"),
         ("ViT-B-99:openai", UnknownModel, "Unknown model 'ViT-B-99'. Did you mean ViT-B-"),
         ("ViT-B-32:opena", UnknownModel, "'opena'. Did you mean openai"),
@@ -116,7 +116,7 @@ def test_a_folder_without_a_bundle_is_named(tmp_path: Path) -> None:
 
 
 def test_public_names_are_the_ones_promised() -> None:
-    names = """DownloadError Tag __version__ create create_model create_model_and_transforms find get_tokenizer
-    list_models list_pretrained load"""
+    names = """DownloadError Score Tag __version__ create create_model create_model_and_transforms find find_name
+    get_tokenizer list_models list_models_with list_pretrained list_tags load"""
     assert sorted(clip_hub.__all__) == sorted(names.split())
     assert all(hasattr(clip_hub, name) for name in clip_hub.__all__)

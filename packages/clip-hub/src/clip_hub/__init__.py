@@ -9,18 +9,23 @@ from clip_core import get_tokenizer, list_models
 from clip_hub.__about__ import __version__
 from clip_hub.download import DownloadError
 from clip_hub.models import create, create_model, create_model_and_transforms, load
-from clip_hub.registry import Tag, find, list_pretrained
+from clip_hub.registry import find, find_name, list_models_with, list_pretrained, list_tags
+from clip_hub.tag import Score, Tag
 
 __all__ = [
     "DownloadError",
+    "Score",
     "Tag",
     "__version__",
     "create",
     "create_model",
     "create_model_and_transforms",
     "find",
+    "find_name",
     "get_tokenizer",
     "list_models",
+    "list_models_with",
     "list_pretrained",
+    "list_tags",
     "load",
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from clip_core.command import run
 from clip_core.config import ClipConfig, VitConfig, size_pair
-from clip_core.errors import ConfigError, UnknownModel
+from clip_core.errors import UnknownModel
 from clip_hub.__about__ import __version__
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def _list(options: argparse.Namespace) -> None:
     table = [("model:tag", "ImageNet", "38 sets", "activation", "licence", "data")]
     for tag in rows:
         name = f"{tag.model}:{tag.tag}"
-        licence, data = tag.licence or "-", tag.data or "-"
-        table.append((name, _percent(tag.imagenet), _percent(tag.average_38), tag.activation, licence, data))
+        licence, data = str(tag.licence or "-"), tag.data or "-"
+        table.append((name, _percent(tag.imagenet), _percent(tag.average_38), tag.activation or "-", licence, data))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for number, row in enumerate(table):
         cells = [
@@ -90,7 +90,7 @@ def _show(options: argparse.Namespace) -> None:
         "parameters": f"{parameters / 1e6:.2f} M",
         "image": _image(config),
         "context": f"{config.text.context_length} tokens",
-        "activation": tag.activation,
+        "activation": tag.activation or "as the towers have it",
         "mean, std": f"{config.preprocess.mean}, {config.preprocess.std}",
         "resize": f"{config.preprocess.resize_mode}, {config.preprocess.interpolation}",
         "trained on": tag.data or "not known here",
@@ -119,12 +119,9 @@ def _download(options: argparse.Namespace) -> None:
 
 
 def _named(name: str) -> Tag:
-    from clip_hub.registry import find
+    from clip_hub.registry import find_name
 
-    model, colon, tag = name.partition(":")
-    if not colon:
-        raise ConfigError(f"{name!r} is no MODEL:TAG; `clip-hub list` shows them all.")
-    return find(model, tag)
+    return find_name(name)
 
 
 def _percent(score: float | None) -> str:

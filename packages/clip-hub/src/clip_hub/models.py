@@ -19,7 +19,7 @@ from clip_core.preprocess import AugmentConfig, Transform, build_transform
 from clip_core.presets import split_name
 from clip_core.weights import SUFFIXES
 from clip_hub.download import fetch
-from clip_hub.registry import find
+from clip_hub.registry import find, find_name
 
 __all__ = ["create", "create_model", "create_model_and_transforms", "load"]
 
@@ -119,16 +119,12 @@ def load(
     text = os.fspath(name)
     if text and Path(text).is_dir():
         return clip_core.load(text, precision=precision, device=device)
-    model, colon, tag = text.partition(":")
+    model, _, tag = text.partition(":")
     if split_name(model)[0] not in list_models():
         if Path(text).is_file():
             raise ConfigError(f"{text!r} is a file; say which architecture it is for, as in 'ViT-B-32:{text}'.")
         if os.sep in text or text.startswith("."):
             raise ConfigError(f"There is no bundle folder {text!r}; give the path of one, or a name as model:tag.")
-    if not colon or not tag:
-        clip_core.get_config(model)
-        raise UnknownModel(
-            f"{text!r} names an architecture without weights; write model:tag as in 'ViT-B-32:laion2b_s34b_b79k', or a "
-            "bundle folder. clip_hub.list_pretrained() lists the tags; clip_hub.create builds an untrained model."
-        )
+    if not tag:
+        find_name(text)  # raises, and names the tags of the model
     return create(model, tag, precision=precision, device=device, cache_dir=cache_dir, token=token)

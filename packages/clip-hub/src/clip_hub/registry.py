@@ -1,4 +1,4 @@
-"""Published weights as rows of facts: which file on the Hub, how its images and activations must be, what it scored.
+"""Published weights by name: which there are, and the row of facts behind one.
 
 The rows are in `tags/`, one file per family of architectures. A row is found by model and tag; the "-quickgelu" name
 of a model finds the same row where the weights have that activation. What this room leaves out: downloading.
@@ -6,75 +6,41 @@ of a model finds the same row where the weights have that activation. What this 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from typing import Literal
 
 from clip_core import UnknownModel, get_config
-from clip_core.config import Activation, ClipConfig
-from clip_core.errors import CheckpointMismatch
-from clip_core.presets import QUICK_GELU_SUFFIX, split_name
-from clip_core.presets.parts import OPENAI_MEAN, OPENAI_STD
+from clip_core.errors import CheckpointMismatch, listed
+from clip_core.presets import split_name
+from clip_hub.tag import Tag
 
-__all__ = ["Tag", "all_tags", "find", "list_pretrained"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Tag:
-    """One set of published weights. None means that the fact is not known here; nothing is guessed."""
-
-    model: str
-    """Architecture name without the "-quickgelu" suffix."""
-    tag: str
-    repo: str
-    """Hub repository, "organisation/name"."""
-    files: tuple[str, ...] = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-    """Names of the weights in the repository, the preferred first; the first that is there is taken."""
-    revision: str = "main"
-    layout: Literal["openclip"] = "openclip"
-    """Whose names the tensors carry."""
-    activation: Activation = "gelu"
-    """What the weights were trained with; another one silently costs accuracy, so it is applied without asking."""
-    mean: tuple[float, float, float] = OPENAI_MEAN
-    std: tuple[float, float, float] = OPENAI_STD
-    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
-    resize_mode: Literal["shortest", "squash"] = "shortest"
-    data: str | None = None
-    """What they were trained on."""
-    samples_seen: int | None = None
-    licence: str | None = None
-    imagenet: float | None = None
-    """Published zero-shot top-1 accuracy on ImageNet-1k, 0 to 1."""
-    average_38: float | None = None
-    """Published mean score over DataComp's 38 evaluation sets, 0 to 1."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Architecture names under which the weights are listed."""
-        alias = (self.model + QUICK_GELU_SUFFIX,) if self.activation == "quick_gelu" else ()
-        return (self.model, *alias)
-
-    def config(self) -> ClipConfig:
-        """The architecture with the activation and the preprocessing that these weights were trained with."""
-        config = get_config(self.model).with_activation(self.activation)
-        preprocess = dataclasses.replace(
-            config.preprocess,
-            mean=self.mean,
-            std=self.std,
-            interpolation=self.interpolation,
-            resize_mode=self.resize_mode,
-        )
-        return dataclasses.replace(config, preprocess=preprocess)
+__all__ = ["Tag", "all_tags", "find", "find_name", "list_models_with", "list_pretrained", "list_tags"]
 
 
 def list_pretrained() -> list[tuple[str, str]]:
-    """Every (model, tag) that `load` and `create_model` take, by model, then in the order of publication."""
+    """Every (model, tag) that `load` and `create_model` take, by model, then in the order of its table."""
     pairs = [(name, tag.tag) for tag in all_tags() for name in tag.names]
     return sorted(pairs, key=lambda pair: pair[0].lower())
 
 
+def list_tags(model: str) -> list[str]:
+    """The tags of architecture `model`; empty where no weights of it are known.
+
+    Raises:
+        UnknownModel: no such architecture; the nearest are listed.
+    """
+    get_config(model)
+    base, quick_gelu = split_name(model)
+    rows = (row for row in all_tags() if row.model == base)
+    return [row.tag for row in rows if not quick_gelu or row.activation == "quick_gelu"]
+
+
+def list_models_with(tag: str) -> list[str]:
+    """The architectures that have weights called `tag`; empty where none has."""
+    return [model for model, known in list_pretrained() if known == _clean(tag)]
+
+
 def find(model: str, tag: str) -> Tag:
-    """The row of `model` (with or without "-quickgelu") and `tag`; case of the tag is ignored.
+    """The row of `model`, with or without "-quickgelu", and `tag`, in which case does not matter, nor "-" for "_".
 
     Raises:
         UnknownModel: no such architecture, or no weights of it under that tag; the nearest are listed.
@@ -83,11 +49,13 @@ def find(model: str, tag: str) -> Tag:
     get_config(model)  # an unknown architecture has an error of its own
     base, quick_gelu = split_name(model)
     rows = {row.tag: row for row in all_tags() if row.model == base}
-    row = rows.get(tag.lower())
+    row = rows.get(_clean(tag))
     if row is None:
+        others = list_models_with(tag)
+        elsewhere = f" {tag!r} is a tag of {listed(others)}." if others else ""
         if not rows:
-            raise UnknownModel(f"No published weights of {base} are known here, so also none called {tag!r}.")
-        advice = f"clip_hub.list_pretrained() lists all {len(rows)} of this architecture."
+            raise UnknownModel(f"No published weights of {base} are known, so also none called {tag!r}.{elsewhere}")
+        advice = f"clip_hub.list_tags({base!r}) lists all {len(rows)} of this architecture.{elsewhere}"
         raise UnknownModel.among(f"pretrained tag of {model}", tag, rows, advice)
     if quick_gelu and row.activation != "quick_gelu":
         raise CheckpointMismatch(
@@ -97,9 +65,67 @@ def find(model: str, tag: str) -> Tag:
     return row
 
 
+def find_name(name: str) -> Tag:
+    """The row of `name`, "model:tag" as in "ViT-B-32:laion2b_s34b_b79k".
+
+    Raises:
+        UnknownModel: as `find`; or the tag is missing, and the message lists the tags of the model.
+        CheckpointMismatch: as `find`.
+    """
+    model, _, tag = name.partition(":")
+    if tag:
+        return find(model, tag)
+    get_config(model)
+    tags = list_tags(model)
+    known = f"its tags are {listed(tags)}" if tags else "no published weights of it are known here"
+    raise UnknownModel(
+        f"{name!r} names an architecture without weights: write model:tag as in 'ViT-B-32:laion2b_s34b_b79k'; {known}. "
+        "clip_hub.list_pretrained() lists every pair."
+    )
+
+
 @functools.cache
 def all_tags() -> tuple[Tag, ...]:
     """Every row, each once, in the order of its family's file."""
-    from clip_hub.tags import vit_b_32
+    from clip_hub.tags import (
+        clipa,
+        coca,
+        convnext,
+        eva,
+        hf,
+        mobileclip,
+        pe,
+        resnet,
+        siglip,
+        siglip2,
+        vit_b_16,
+        vit_b_32,
+        vit_h_g,
+        vit_l_14,
+        vitamin,
+        worldwide,
+    )
 
-    return (*vit_b_32.TAGS,)
+    return (
+        *vit_b_32.TAGS,
+        *vit_b_16.TAGS,
+        *vit_l_14.TAGS,
+        *vit_h_g.TAGS,
+        *worldwide.TAGS,
+        *clipa.TAGS,
+        *siglip.TAGS,
+        *siglip2.TAGS,
+        *pe.TAGS,
+        *eva.TAGS,
+        *vitamin.TAGS,
+        *mobileclip.TAGS,
+        *convnext.TAGS,
+        *resnet.TAGS,
+        *hf.TAGS,
+        *coca.TAGS,
+    )
+
+
+def _clean(tag: str) -> str:
+    """As tags are spelled: lower case, underscores."""
+    return tag.lower().replace("-", "_")
