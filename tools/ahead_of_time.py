@@ -66,7 +66,8 @@ def compile_for(
     attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
     signature = {name: types.get(name, "constexpr") for name in names}
     source = ASTSource(program, signature, constexprs=dict(constants), attrs=attributes)
-    made = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+    chosen = {"enable_fp_fusion": True, **options}  # as programs are started
+    made = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=chosen)
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.TemporaryDirectory() as folder:
         binary = Path(folder) / "program.cubin"
