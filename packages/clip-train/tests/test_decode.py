@@ -104,6 +104,18 @@ def test_long_captions_are_cut_and_named(tmp_path: Path, make: Any) -> None:
     batch = made.batch([(0, position) for position in range(4)])
     assert batch.truncated == [2]
     assert batch.tokens.shape == (4, made.tokenizer.context_length)
+    assert batch.lengths[2] == made.tokenizer.context_length
+
+
+def test_lengths_are_those_of_the_captions(shards: str) -> None:
+    made = decoder(shards)
+    batch = made.batch([(0, position) for position in range(16)])
+    end = made.tokenizer.vocab_size - 1
+    assert batch.lengths.shape == (16,) and batch.lengths.device.type == "cpu"
+    assert int(batch.lengths.max()) == batch.tokens.shape[1]
+    for row, length in zip(batch.tokens.tolist(), batch.lengths.tolist(), strict=True):
+        assert row[length - 1] == end
+        assert not any(row[length:])
 
 
 def test_a_caption_that_just_fits_is_not_called_cut(tmp_path: Path, make: Any) -> None:

@@ -40,7 +40,7 @@ def test_the_account_counts_slots_and_samples_and_names_each_sample_once(
 ) -> None:
     source = ShardSource(shards)
     account = SampleAccount(source)
-    batch = Batch(torch.empty(0), torch.empty(0), [Skipped(2, "torn"), Skipped(30, "blank")], [5, 6])
+    batch = Batch(torch.empty(0), torch.empty(0), torch.empty(0), [Skipped(2, "torn"), Skipped(30, "blank")], [5, 6])
     with caplog.at_level(logging.WARNING, "clip_train"):
         account.add(batch)
         account.add(batch)

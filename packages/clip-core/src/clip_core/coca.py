@@ -6,6 +6,7 @@ OpenCLIP's CoCa: `visual`, `text`, `text_decoder`. How a caption is chosen is in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from clip_core.generation import (
 from clip_core.model import ClipOutput, NestedClip
 from clip_core.towers import TextTransformer
 from clip_core.towers.decoder import MultimodalDecoder
+from clip_core.towers.token_rows import checked_lengths
 
 __all__ = ["CoCa", "CocaOutput"]
 
@@ -69,14 +71,20 @@ class CoCa(NestedClip):
         super().set_grad_checkpointing(enable)
         self.text_decoder.grad_checkpointing = enable
 
-    def forward(self, image: Tensor | None = None, text: Tensor | None = None) -> ClipOutput | CocaOutput:  # type: ignore[override]  # more
+    def forward(  # type: ignore[override]  # more
+        self,
+        image: Tensor | None = None,
+        text: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> ClipOutput | CocaOutput:
         """Images (B, 3, height, width) and token ids (B, S) -> features, and logits of every token but the first.
 
-        With one of the two alone, its features alone, in a `ClipOutput`. Raises `ConfigError` as `encode_image` and
-        `encode_text` do.
+        With one of the two alone, its features alone, in a `ClipOutput`. `lengths` of the texts are looked at and not
+        used: every token has logits. Raises `ConfigError` as `encode_image` and `encode_text` do.
         """
         if image is None or text is None:
-            return super().forward(image, text)
+            return super().forward(image, text, lengths)
+        checked_lengths(lengths, text)
         tokens = self._checked_tokens(text).to(self.logit_scale.device)
         image_features, image_tokens = self.visual.features_and_tokens(self._checked_images(image))
         text_features, text_tokens = self.text.text_features_and_tokens(tokens)

@@ -9,15 +9,18 @@ import logging
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clip_core.config import TextConfig
 from clip_core.layers.block import Transformer, pick_layers
+from clip_core.layers.packing import PackedEnds, PackedTexts, SortedEnds, SortedTexts, pack
 from clip_core.layers.positions import resize_line
 from clip_core.layers.reading import PrefixTree, TreeEnds
 from clip_core.towers.interface import TextTower
 from clip_core.towers.locking import Group, unlock_last
-from clip_core.towers.short_text import plant_texts, readable
+from clip_core.towers.short_text import plain, readable, shorten
+from clip_core.towers.token_rows import check_reach
 
 __all__ = ["TextTransformer"]
 
@@ -80,17 +83,29 @@ class TextTransformer(TextTower):
         elif self.text_projection is not None:
             nn.init.normal_(self.text_projection, std=width**-0.5)
 
-    def text_features(self, tokens: Tensor) -> Tensor:
+    def text_features(self, tokens: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Token ids (B, S), S at most the context length, -> (B, D), not normalised.
 
-        The ids may stay on the CPU whatever the device of the weights. There, a causal tower computes each distinct
-        prefix once and nothing behind the position that it reads.
+        A causal tower computes nothing behind the position that it reads, where it can know that without waiting: the
+        ids are on the CPU, whatever the device of the weights, or there are `lengths`.
+
+        Args:
+            tokens: ids.
+            lengths: (B,) integers on the CPU, 1 to S: how many tokens of each row there are at most up to and with
+                the position that is read. A row that is read behind them is NaN where the ids are not on the CPU.
+
+        Raises:
+            ConfigError: a row whose ids are on the CPU is read behind its length.
         """
         device = self.positional_embedding.device
-        if self.text_config.causal and self.cls_emb is None and readable(tokens):
-            trees = plant_texts(tokens, self._read_positions(tokens), device)
-            if trees is not None:
-                return self._project_text(self.ln_final(self._read_trees(trees)))
+        if self.text_config.causal and self.cls_emb is None and tokens.numel():
+            if readable(tokens):
+                read = self._read_positions(tokens)
+                if lengths is not None:
+                    check_reach(lengths, read)
+                return self._project_text(self.ln_final(self._read_short(shorten(tokens, read, device))))
+            if lengths is not None and self.text_config.pool != "last" and plain(tokens):
+                return self._packed_features(tokens.to(device), lengths)
         tokens = tokens.to(device)
         x, mask = self._embed_text(tokens)
         # One position is read, so only it needs the last norm.
@@ -182,13 +197,36 @@ class TextTransformer(TextTower):
             mask = mask & torch.ones(length + 1, length + 1, dtype=torch.bool, device=tokens.device).tril()
         return mask
 
-    def _read_trees(self, trees: Sequence[PrefixTree]) -> Tensor:
-        """What leaves the last block at the position that is the feature, (B, W), in the order of the texts."""
-        parts = []
-        for tree in trees:
-            x = self.token_embedding(tree.tokens) + self.positional_embedding[tree.positions]
-            parts.append(self.transformer.read(x, TreeEnds(tree), tree))
-        return torch.cat(parts).index_select(0, torch.cat([tree.rows for tree in trees]).argsort())
+    def _packed_features(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Features (B, D) of the first `lengths` ids of each row, which nothing on the host looks at."""
+        read = self._read_positions(tokens)
+        texts = pack(tokens, lengths.numpy(), read)
+        features = self._project_text(self.ln_final(self._read_packed(texts)))
+        # A feature of another position would look like any other; NaN is seen, and costs no waiting.
+        missing = read >= texts.starts.diff()
+        return features.masked_fill(missing[:, None], torch.nan)
+
+    def _read_short(self, texts: Sequence[PrefixTree] | Sequence[SortedTexts] | Sequence[PackedTexts]) -> Tensor:
+        """What leaves the last block at the position that is the feature, (B, W), in the order of the batch."""
+        parts, rows = [], []
+        for part in texts:
+            if isinstance(part, PackedTexts):
+                return self._read_packed(part)
+            x = self._embed_packed(part.tokens, part.positions)
+            ends = TreeEnds(part) if isinstance(part, PrefixTree) else SortedEnds(part)
+            parts.append(self.transformer.read(x, ends, part))
+            rows.append(part.rows)
+        return torch.cat(parts).index_select(0, torch.cat(rows).argsort())
+
+    def _read_packed(self, texts: PackedTexts) -> Tensor:
+        """As `_read_short`, of texts in the order of the batch."""
+        return self.transformer.read(self._embed_packed(texts.tokens, texts.positions), PackedEnds(texts), texts)
+
+    def _embed_packed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Ids (T,) and where each stands in its text (T,) -> (T, W)."""
+        # An index would add gradients up in any order where two threads do it.
+        placed: Tensor = self.token_embedding(tokens) + F.embedding(positions, self.positional_embedding)
+        return placed
 
     def _pool_text(self, x: Tensor, tokens: Tensor) -> Tensor:
         """(B, S, W) -> (B, W), the position that is the feature."""

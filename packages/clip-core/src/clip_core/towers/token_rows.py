@@ -1,18 +1,22 @@
 """Rows of token ids that a text tower cannot mean: of another length, padding or vocabulary, or without an end.
 
 A tower that reads its last position, or attends to padding as to any token, gives plausible and wrong features for
-them. Values are looked at on the CPU only, where it costs microseconds; no device is waited for.
+them. The same goes for lengths of rows that are not theirs. Values are looked at on the CPU only, where it costs
+microseconds; no device is waited for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from clip_core.config import ClipConfig, HfTextConfig, HfTokenizerConfig, ModernTextConfig, TextConfig
 from clip_core.errors import ConfigError
-from clip_core.towers.short_text import readable
+from clip_core.towers.short_text import plain, readable
 
-__all__ = ["check_rows"]
+__all__ = ["check_reach", "check_rows", "checked_lengths"]
 
 
 def check_rows(tokens: Tensor, config: ClipConfig) -> None:
@@ -39,6 +43,45 @@ def check_rows(tokens: Tensor, config: ClipConfig) -> None:
         _check_padding(tokens, text.pad_id)  # the tower leaves that id out, and no other
     elif whole and isinstance(config.tokenizer, HfTokenizerConfig):
         _check_padding(tokens, config.tokenizer.pad_id)
+
+
+def checked_lengths(lengths: Tensor | Sequence[int] | None, tokens: Tensor) -> Tensor | None:
+    """`lengths` of the rows of `tokens` (B, S) as (B,) int64, cut to S; None where there are none to go by.
+
+    A trace or a transform goes by none: it would hold the lengths of one batch for ever. Raises `ConfigError` for
+    lengths that `encode_text` does not take.
+    """
+    if lengths is None or not plain(tokens):
+        return None
+    wanted = f"allowed: {len(tokens)} integers on the CPU, as tokenizer.tokenize(texts).lengths"
+    try:
+        given = torch.as_tensor(lengths)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"encode_text got lengths of type {type(lengths).__name__} ({error}); {wanted}.") from error
+    if given.device.type != "cpu":
+        raise ConfigError(f"encode_text got lengths on {given.device}, which it would wait for; {wanted}.")
+    if given.shape != tokens.shape[:1]:
+        raise ConfigError(f"encode_text got lengths of shape {tuple(given.shape)}; {wanted}.")
+    if not len(given):
+        return None
+    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+        raise ConfigError(f"encode_text got lengths of {given.dtype}; {wanted}.")
+    given = given.long()
+    if int(given.min()) < 1:
+        row = int(given.argmin())
+        raise ConfigError(f"encode_text got the length {int(given[row])} for row {row}; allowed: 1 or more.")
+    return given.clamp(max=tokens.shape[1])
+
+
+def check_reach(lengths: Tensor, read: Tensor) -> None:
+    """Raise `ConfigError` where a row is read, at its position `read` (B,), behind its length (B,)."""
+    short = read >= lengths
+    if bool(short.any()):
+        row = int(short.nonzero()[0])
+        raise ConfigError(
+            f"encode_text got the length {int(lengths[row])} for row {row}, which ends with its token "
+            f"{int(read[row]) + 1}; allowed: {int(read[row]) + 1} or more. tokenizer.tokenize(texts).lengths are right."
+        )
 
 
 def _check_end(tokens: Tensor, eos_id: int) -> None:

@@ -41,6 +41,8 @@ class Batch(NamedTuple):
     """(B, 3, size, size) float32, augmented and normalised."""
     tokens: Tensor
     """(B, S) int64; S is the longest caption of the batch, end-of-text included, at most the context length."""
+    lengths: Tensor
+    """(B,) int64: tokens of each caption, as cut, end-of-text included; they stay on the CPU."""
     skipped: list[Skipped]
     """The samples that had a slot in this batch and could not be used."""
     truncated: list[int]
@@ -75,8 +77,8 @@ class Decoder:
             images.append(sample[0])
             captions.append(sample[1])
             indices.append(index)
-        tokens, truncated = self._tokenize(captions)
-        return Batch(torch.stack(images), tokens, skipped, [indices[row] for row in truncated])
+        tokens, lengths, truncated = self._tokenize(captions)
+        return Batch(torch.stack(images), tokens, lengths, skipped, [indices[row] for row in truncated])
 
     def _substitute(self, epoch: int, position: int, reason: str) -> tuple[int, tuple[Tensor, str]]:
         # A bad substitute is not counted here: it has a slot of its own in this pass and is counted there.
@@ -104,10 +106,11 @@ class Decoder:
         except ImageError as error:
             return str(error)
 
-    def _tokenize(self, captions: list[str]) -> tuple[Tensor, list[int]]:
-        """(B, S) tokens and the rows that were cut."""
+    def _tokenize(self, captions: list[str]) -> tuple[Tensor, Tensor, list[int]]:
+        """(B, S) tokens, how many each row has, and the rows that were cut."""
         tokens, lengths = self.tokenizer.tokenize(captions)
         # Padding beyond the longest text never reaches the features of a causal tower that is read at the end of
         # text, so it is not even computed.
-        longest = min(int(lengths.max()), tokens.shape[1])
-        return tokens[:, :longest].contiguous(), (lengths > tokens.shape[1]).nonzero().flatten().tolist()
+        kept = lengths.clamp(max=tokens.shape[1])
+        cut = (lengths > tokens.shape[1]).nonzero().flatten().tolist()
+        return tokens[:, : int(kept.max())].contiguous(), kept, cut
