@@ -80,6 +80,7 @@ def test_what_has_no_default_must_be_given(missing: str) -> None:
         (OptimConfig, "warmup", -1),
         (OptimConfig, "lr_scheduler", "cosin"),
         (OptimConfig, "grad_clip_norm", 0.0),
+        (OptimConfig, "loss_dist_impl", "bidir"),
         (RunConfig, "precision", "amp"),
         (RunConfig, "seed", -1),
         (RunConfig, "logs", "None"),

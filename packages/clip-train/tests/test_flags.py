@@ -65,7 +65,8 @@ def test_defaults_are_those_of_open_clip_unless_the_changelog_says_so(peer: argp
     theirs = {action.dest: action.default for action in peer._actions}
     for name in ("batch_size", "epochs", "wd", "warmup", "workers", "lr_scheduler", "seed", "logs", "name",
                  "grad_clip_norm", "log_every_n_steps", "pretrained", "csv_separator", "csv_img_key",
-                 "csv_caption_key", "train_num_samples", "dataset_type", "debug"):  # fmt: skip
+                 "csv_caption_key", "train_num_samples", "dataset_type", "debug", "siglip", "local_loss",
+                 "gather_with_grad"):  # fmt: skip
         assert resolved[name] == theirs[name], name
 
 
@@ -80,6 +81,18 @@ def test_values_reach_their_fields() -> None:
     assert made.model.image_mean == (0.1, 0.2, 0.3)
     assert made.data.aug_cfg.ratio == (0.9, 1.1)
     assert (made.run.precision, made.run.debug, made.run.name) == ("amp_bf16", True, "n")
+
+
+def test_the_ways_of_open_clips_sigmoid_loss_are_names_of_ours() -> None:
+    ours = {None: "gather", "gather": "gather", "ring": "ring", "bidir": "ring", "shift": "ring", "reduce": "gather"}
+    for given, resolved in ours.items():
+        words = [] if given is None else ["--loss-dist-impl", given]
+        assert config("--siglip", *words).optim.loss_dist_impl == resolved
+
+
+def test_flags_of_the_loss_reach_their_fields() -> None:
+    made = config("--siglip", "--local-loss", "--gather-with-grad").optim
+    assert (made.siglip, made.local_loss, made.gather_with_grad) == (True, True, True)
 
 
 def test_aug_cfg_takes_the_spelling_that_a_shell_leaves() -> None:
@@ -120,6 +133,7 @@ def test_progress_is_no_part_of_the_configuration() -> None:
         (["--precision", "int3"], r"'int3'.*fp32"),
         (["--dataset-type", "synthetic"], r"synthetic.*webdataset"),
         (["--lr-scheduler", "const-cooldown"], r"const-cooldown.*cosine"),
+        (["--loss-dist-impl", "tree"], r"'tree'.*gather, ring"),
         (["--lock-image"], r"--lock-image:"),
         (["--save-freq", "1", "--accum-freq", "2"], r"--save-frequency: .*--accum-freq: "),
         (["--horovod"], r"--horovod: torch's own engine"),

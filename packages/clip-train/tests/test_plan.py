@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,6 +59,55 @@ def test_a_bundle_with_other_preprocessing_goes_on_with_its_own(make_config: Mak
     assert again.config.preprocess.mean == (0.1, 0.2, 0.3)
     assert again.config.preprocess.std == (0.9, 0.9, 0.9)
     assert torch.equal(again.model.visual.proj, bundle.model.visual.proj)
+
+
+def test_siglip_begins_with_the_scale_and_the_bias_of_open_clip(make_config: Make, tmp_path: Path) -> None:
+    plain, bundle = prepare(make_config()).bundle, prepare(make_config(siglip=True)).bundle
+    assert plain.model.logit_bias is None
+    for module, config in ((bundle.model, bundle.config), (bundle.model, bundle.model.config)):
+        assert (config.logit_scale, config.logit_bias) == (math.log(10), -10.0)
+        assert module.logit_scale.item() == pytest.approx(math.log(10))
+        assert module.logit_bias.item() == -10
+    assert torch.equal(bundle.model.visual.proj, plain.model.visual.proj)
+    with torch.no_grad():
+        bundle.model.logit_bias.fill_(-9)
+        bundle.model.logit_scale.fill_(3)
+    folder = clip_core.save(bundle, tmp_path / "start")
+    for siglip in (True, False):
+        again = prepare(make_config(pretrained=str(folder), siglip=siglip)).bundle.model
+        assert (again.logit_scale.item(), again.logit_bias.item()) == (3, -9)
+
+
+def test_weights_without_a_bias_get_one_for_siglip_and_that_is_said(
+    make_config: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = clip_core.save(clip_core.create("tiny"), tmp_path / "start")
+    with caplog.at_level(logging.WARNING, "clip_train"):
+        bundle = prepare(make_config(pretrained=str(folder), siglip=True)).bundle
+    assert "no bias for the sigmoid loss: it begins at 0" in caplog.text
+    assert (bundle.model.logit_bias.item(), bundle.config.logit_bias) == (0, 0)
+    assert bundle.model.logit_scale.item() == pytest.approx(math.log(1 / 0.07))
+    reread = clip_core.load(clip_core.save(bundle, tmp_path / "saved")).model
+    assert reread.logit_bias.item() == 0
+
+
+def test_what_the_flags_of_open_clips_loss_do_here_is_said(make_config: Make, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "clip_train"):
+        prepare(make_config(local_loss=True, gather_with_grad=True))
+    assert "--local-loss and --gather-with-grad: not needed" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "clip_train"):
+        prepare(make_config())
+    assert "not needed" not in caplog.text
+
+
+def test_a_bias_that_is_not_trained_is_said(
+    make_config: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = clip_core.save(prepare(make_config(siglip=True)).bundle, tmp_path / "start")
+    with caplog.at_level(logging.WARNING, "clip_train"):
+        prepare(make_config(pretrained=str(folder)))
+    assert "a bias, which CLIP's loss does not train" in caplog.text
 
 
 def test_a_bundle_of_another_model_is_refused(make_config: Make, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 import clip_core
 from clip_core.errors import ConfigError, DataError
 from clip_train import TrainConfig, TrainingDiverged, run, train, trainer
+from clip_train.loss import ContrastiveLoss
 
 Make = Callable[..., TrainConfig]
 
@@ -100,8 +101,8 @@ def test_bad_input_leaves_nothing_behind(make_config: Make, tmp_path: Path, wron
 def test_a_run_that_diverges_leaves_its_metrics_and_no_bundle(
     make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = trainer.clip_loss
-    monkeypatch.setattr(trainer, "clip_loss", lambda *a: honest(*a) * math.nan)
+    honest = ContrastiveLoss.__call__
+    monkeypatch.setattr(ContrastiveLoss, "__call__", lambda *a: honest(*a) * math.nan)
     with pytest.raises(TrainingDiverged):
         train(make_config(name="mine"))
     folder = tmp_path / "logs" / "mine"

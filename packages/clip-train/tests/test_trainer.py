@@ -15,6 +15,7 @@ from open_clip_train.scheduler import cosine_lr
 from clip_train import TrainConfig, TrainingDiverged, trainer
 from clip_train.data.loader import StepDataset
 from clip_train.guard import MOST_IN_A_ROW
+from clip_train.loss import ContrastiveLoss
 from clip_train.metrics import SampleAccount
 from clip_train.plan import Plan, prepare
 from clip_train.trainer import Fit, fit
@@ -113,6 +114,30 @@ def test_training_is_that_of_open_clip(make_config: Make) -> None:
         assert difference.max() < config.lr, name
 
 
+def test_siglip_is_that_of_open_clip(make_config: Make) -> None:
+    plan = prepare(make_config(siglip=True, train_num_samples=8))
+    model = prepare(make_config(siglip=True)).bundle.model
+    batch = StepDataset(plan.decoder, 8)[0]
+    assert not isinstance(batch, Exception)
+    loss = open_clip.loss.SigLipLoss()(*model(batch.images, batch.tokens))
+    loss.backward()
+    (record,), _ = run(plan)
+    assert record["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    ours = dict(plan.bundle.model.named_parameters())
+    assert ours["logit_bias"].grad.abs() > 0
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(ours[name].grad, parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_the_flags_of_open_clips_loss_change_nothing(make_config: Make) -> None:
+    def losses(**fields: Any) -> list[float]:
+        return [record["loss"] for record in run(prepare(make_config(**fields)))[0]]
+
+    plain = losses()
+    assert losses(local_loss=True) == losses(gather_with_grad=True) == plain
+    assert losses(loss_dist_impl="ring") == plain
+
+
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_two_runs_with_one_seed_are_equal_to_the_bit_with_any_number_of_workers(make_config: Make) -> None:
     def losses(**fields: Any) -> list[float]:
@@ -155,8 +180,10 @@ def test_records_follow_the_run(make_config: Make) -> None:
 def break_loss(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
     """Multiplies the loss of the given calls (from 0) by NaN."""
     calls = iter(range(10**6))
-    honest = trainer.clip_loss
-    monkeypatch.setattr(trainer, "clip_loss", lambda *a: honest(*a) * (math.nan if next(calls) in steps else 1.0))
+    honest = ContrastiveLoss.__call__
+    monkeypatch.setattr(
+        ContrastiveLoss, "__call__", lambda *a: honest(*a) * (math.nan if next(calls) in steps else 1.0)
+    )
 
 
 def test_one_loss_that_is_not_a_number_leaves_the_weights_alone(

@@ -80,7 +80,7 @@ class ModelConfig(Schema):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class OptimConfig(Schema):
-    """AdamW and its learning rate over time."""
+    """The loss, AdamW, and its learning rate over time."""
 
     batch_size: int = _flag(64, help="samples per optimiser step")
     epochs: int = _flag(32, help="passes over the data (see --train-num-samples)")
@@ -92,6 +92,16 @@ class OptimConfig(Schema):
     warmup: int = _flag(10_000, help="steps of linear warm-up")
     lr_scheduler: Literal["cosine", "const"] = _flag("cosine", help="course of the learning rate after warm-up")
     grad_clip_norm: float | None = _flag(None, help="clip the gradient to this norm; not given: no clipping")
+    siglip: bool = _flag(
+        False, help="SigLIP's sigmoid loss; a model without a bias gets one, and scale and bias begin as in open_clip"
+    )
+    loss_dist_impl: Literal["gather", "ring"] = _flag(
+        "gather",
+        help="with several processes each loss gathers the texts of all, or passes them round in a ring with less "
+        "memory and more to send; same result. open_clip's bidir and shift are ring, reduce is gather",
+    )
+    local_loss: bool = _flag(False, help="taken and not needed: the gradient is that of the whole batch in any case")
+    gather_with_grad: bool = _flag(False, help="taken and not needed, as --local-loss")
 
     def check(self) -> None:
         self.require(self.batch_size >= 2, "batch_size", "2 or more: the loss compares the samples of a batch")

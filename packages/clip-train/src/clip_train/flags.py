@@ -23,7 +23,10 @@ __all__ = ["build_parser", "parse"]
 _TITLES = {"data": "data", "model": "model", "optim": "optimisation", "run": "run"}
 _ALIASES = {"grad_clip_norm": ("--clip-grad-norm",)}
 # Values of open_clip that mean the same thing here under another name.
-_SYNONYMS = {"precision": {"amp_bfloat16": "amp_bf16"}}
+_SYNONYMS = {
+    "precision": {"amp_bfloat16": "amp_bf16"},
+    "loss_dist_impl": {"bidir": "ring", "shift": "ring", "reduce": "gather"},
+}
 _REFUSED_VALUES = {
     ("precision", "amp"): "float16 with a loss scaler is not built yet; use amp_bf16, which has the range of fp32",
     ("precision", "fp16"): "not built yet; use amp_bf16",

@@ -19,7 +19,7 @@ LATER: tuple[str, ...] = (
     # optimisation
     "epochs-cooldown", "momentum", "opt", "opt-kwargs", "opt-fallback-list", "text-layer-decay", "image-layer-decay",
     "visual-layer-decay", "wd-exclude", "text-pooler-own-group", "use-bn-sync", "skip-scheduler", "lr-cooldown-end",
-    "lr-cooldown-power", "accum-freq", "siglip", "loss-dist-impl", "local-loss", "gather-with-grad",
+    "lr-cooldown-power", "accum-freq",
     # model
     "pretrained-image", "lock-image", "lock-image-unlocked-groups", "lock-image-freeze-bn-stats", "lock-text",
     "lock-text-unlocked-layers", "lock-text-freeze-layer-norm", "force-context-length", "force-image-size",

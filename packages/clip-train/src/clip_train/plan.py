@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import multiprocessing
 import os
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import clip_core
 import clip_hub
@@ -20,7 +22,7 @@ from clip_core.device import resolve_device
 from clip_core.errors import CheckpointMismatch, ConfigError
 from clip_core.preprocess import build_transform
 from clip_core.storage import WEIGHTS_FILE, read_config
-from clip_train.config import ModelConfig, TrainConfig
+from clip_train.config import OptimConfig, TrainConfig
 from clip_train.data.decode import Decoder
 from clip_train.data.order import Order
 from clip_train.data.source import Source, open_source
@@ -28,6 +30,9 @@ from clip_train.data.source import Source, open_source
 __all__ = ["Plan", "prepare"]
 
 _log = logging.getLogger(__name__)
+
+# Zhai et al. (2023), section 3.2, and what open_clip's --siglip makes of any model without weights.
+_SIGLIP_SCALE, _SIGLIP_BIAS = math.log(10), -10.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +61,8 @@ def prepare(config: TrainConfig) -> Plan:
     device = resolve_device(config.run.device)
     clip_core.get_config(config.model.model)
     source = open_source(config.data)
-    bundle = _build_bundle(config.model, config.run.seed, device)
+    bundle = _build_bundle(config, device)
+    _say_which_loss(config.optim, bundle.model)
     samples_per_epoch = config.data.train_num_samples or len(source)
     total_steps = -(-config.optim.epochs * samples_per_epoch // config.optim.batch_size)
     transform = build_transform(bundle.config.preprocess, train=True, augment=config.data.aug_cfg)
@@ -103,26 +109,59 @@ def _refuse_several_processes() -> None:
             )
 
 
-def _build_bundle(config: ModelConfig, seed: int, device: torch.device) -> clip_core.Bundle:
-    torch.manual_seed(seed)
-    model = _create_model(config.model, config.pretrained)
+def _build_bundle(config: TrainConfig, device: torch.device) -> clip_core.Bundle:
+    torch.manual_seed(config.run.seed)
+    given = config.model
+    model = _create_model(given.model, given.pretrained)
+    if config.optim.siglip:
+        _begin_siglip(model, fresh=not given.pretrained)
     # The model carries its configuration; what it is trained with is what it must later be used with.
     own = model.config.preprocess
     preprocess = dataclasses.replace(
         own,
-        mean=config.image_mean or own.mean,
-        std=config.image_std or own.std,
-        interpolation=config.image_interpolation or own.interpolation,
+        mean=given.image_mean or own.mean,
+        std=given.image_std or own.std,
+        interpolation=given.image_interpolation or own.interpolation,
     )
     model.config = dataclasses.replace(model.config, preprocess=preprocess)
     return clip_core.Bundle.of(model.to(device))
+
+
+def _begin_siglip(model: clip_core.Clip, *, fresh: bool) -> None:
+    """Scale and bias as open_clip's --siglip has them: SigLIP's for a fresh model; weights without a bias get one of 0.
+
+    Weights keep the scale, and the bias where there is one, that they were trained with.
+    """
+    if fresh:
+        model.config = dataclasses.replace(model.config, logit_scale=_SIGLIP_SCALE, logit_bias=_SIGLIP_BIAS)
+        model.logit_scale = nn.Parameter(torch.tensor(_SIGLIP_SCALE))
+        model.logit_bias = nn.Parameter(torch.tensor(_SIGLIP_BIAS))
+    elif model.logit_bias is None:
+        _log.warning(
+            "the weights have no bias for the sigmoid loss: it begins at 0, as in open_clip, where SigLIP begins at %g",
+            _SIGLIP_BIAS,
+        )
+        model.config = dataclasses.replace(model.config, logit_bias=0.0)
+        model.logit_bias = nn.Parameter(torch.zeros(()))
+
+
+def _say_which_loss(config: OptimConfig, model: clip_core.Clip) -> None:
+    flags = " and ".join(
+        flag
+        for flag, given in (("--local-loss", config.local_loss), ("--gather-with-grad", config.gather_with_grad))
+        if given
+    )
+    if flags:
+        _log.info("%s: not needed, the gradient of the loss is that of the whole batch with or without", flags)
+    if model.logit_bias is not None and not config.siglip:
+        _log.warning("the model has a bias, which CLIP's loss does not train; --siglip chooses the loss that does")
 
 
 def _create_model(name: str, pretrained: str) -> clip_core.Clip:
     """What clip-hub makes of `pretrained`, and bundles of the same architecture with other preprocessing too.
 
     clip-hub refuses those, because its caller asks for the preprocessing that goes with the name. A run may go on from
-    one that was trained with another mean or filter, and keeps them.
+    one that was trained with another mean or filter, or with SigLIP's bias, and keeps them.
     """
     try:
         return clip_hub.create_model(name, pretrained)
@@ -130,6 +169,7 @@ def _create_model(name: str, pretrained: str) -> clip_core.Clip:
         if not Path(pretrained).is_dir():
             raise
         held, asked = read_config(pretrained), clip_core.get_config(name)
-        if held == asked or dataclasses.replace(held, preprocess=asked.preprocess) != asked:
+        kept = {name: getattr(held, name) for name in ("preprocess", "logit_scale", "logit_bias")}
+        if held == asked or dataclasses.replace(asked, **kept) != held:
             raise
     return build(held, Path(pretrained) / WEIGHTS_FILE)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from clip_core import Clip
-from clip_core.kernels import clip_loss
 from clip_train.data.loader import iterate_batches
 from clip_train.guard import FiniteGuard, TrainingDiverged
 from clip_train.keyed import MODEL, mix
+from clip_train.loss import ContrastiveLoss
 from clip_train.metrics import SampleAccount
 from clip_train.optim import build_optimizer, clamp_logit_scale, set_learning_rate
 from clip_train.plan import Plan
@@ -65,6 +65,7 @@ def fit(
     optim, precision, seed = config.optim, config.run.precision, config.run.seed
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = build_optimizer(model, optim)
+    contrastive = ContrastiveLoss("siglip" if optim.siglip else "clip", optim.loss_dist_impl)
     guard = FiniteGuard()
     model.train()
     steps = range(plan.total_steps)
@@ -82,8 +83,8 @@ def fit(
         torch.manual_seed(mix(MODEL, seed, step) >> 1)
         optimizer.zero_grad()
         with autocast(precision, device):
-            output = model(images, tokens)
-            loss = clip_loss(*output)
+            output = model(images, tokens, batch.lengths.tolist())
+            loss = contrastive(*output)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         values = torch.stack([loss.detach().float(), norm.float(), output.logit_scale.detach().float()]).tolist()
