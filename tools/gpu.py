@@ -24,7 +24,7 @@ __all__ = ["main", "marked_files", "sanitize", "pytest_command"]
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_TEST_CHOSEN = 5  # pytest's exit code
-WORKERS = 6
+WORKERS = 8
 SANITIZER_SECONDS = 120  # each of its tools
 _SANITIZERS = ("/usr/local/cuda/bin/compute-sanitizer", "/usr/local/cuda/compute-sanitizer/compute-sanitizer")
 

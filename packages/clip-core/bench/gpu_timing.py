@@ -148,5 +148,5 @@ def _lines(state: Path) -> Iterator[Row]:
     for text in state.read_text(encoding="utf-8").splitlines() if state.exists() else []:
         try:
             yield json.loads(text)
-        except json.JSONDecodeError:  # the last line of a process that was stopped
-            return
+        except json.JSONDecodeError:  # what a process that was stopped was about to write
+            continue
