@@ -45,10 +45,11 @@ def clip(share: Share, exchange: Exchange, wanted: Wanted) -> Found:
     of_columns: parts.Statistics | None = None
     for step in range(exchange.size):
         onward = None if step == exchange.size - 1 else exchange.hop(block, 1)
-        cosines, offset = _pairs(block, own, mine=step == 0)
+        cosines, offset = (own, 0) if step == 0 else _without_pairs(block.own, own)
         of_these, of_columns = parts.contrastive_statistics(
             share.rows, share.columns(block.texts), cosines, share.scale, offset, backend=share.choice.backend
         )
+        of_columns = parts.Statistics(*(part[: len(own)] for part in of_columns))
         of_rows = of_these if of_rows is None else of_rows.merged(of_these)
         if following is not None:
             of_columns = parts.Statistics(*following.wait()).merged(of_columns)
@@ -74,14 +75,15 @@ def _clip_gradients(
         last = step == exchange.size - 1
         onward = None if last else exchange.hop(block, -1)
         if wanted.here:
-            cosines, offset = _pairs(block, own, mine=last)
+            cosines, offset = (own, 0) if last else _without_pairs(block.own, own)
+            losses, _ = (block.loss, 0) if last else _without_pairs(block.loss, block.loss)
             found = parts.contrastive_gradients(
                 share.rows,
                 share.columns(block.texts),
                 cosines,
                 share.scale,
                 row_loss,
-                block.loss,
+                losses,
                 offset,
                 for_rows=wanted.images,
                 for_columns=wanted.texts,
@@ -130,9 +132,9 @@ def siglip(share: Share, exchange: Exchange, wanted: Wanted) -> Found:
     return _found((loss / pairs).to(share.scale.dtype), total, wanted, pairs)
 
 
-def _pairs(block: _Block, own: Tensor, *, mine: bool) -> tuple[Tensor, int]:
-    """The cosines and the offset that `parts` asks for. The pairs of another's block lie behind its last column."""
-    return (own, 0) if mine else (torch.cat([block.own, own]), len(own))
+def _without_pairs(of_columns: Tensor, of_pairs: Tensor) -> tuple[Tensor, int]:
+    """A vector over columns and the offset for the block of another process: the pairs lie behind its last column."""
+    return torch.cat([of_columns, of_pairs]), len(of_columns)
 
 
 def _added(total: parts.Gradients | None, found: parts.Gradients) -> parts.Gradients:
