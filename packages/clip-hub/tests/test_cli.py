@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import json
 
 import pytest
 
@@ -14,17 +14,43 @@ def test_list_is_a_table_sorted_and_filtered_as_asked(capsys) -> None:
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + len(all_tags())
-    assert main(["list", "--filter", "LAION-2B", "--sort", "imagenet"]) == 0
-    lines = capsys.readouterr().out.splitlines()[2:]
-    assert lines[0].split()[0] == "EVA02-E-14-plus:laion2b_s9b_b144k"
-    scores = [float(re.search(r"([\d.]+) %", line)[1]) for line in lines]
-    assert scores == sorted(scores, reverse=True)
+    assert main(["list", "--filter", "siglip", "--sort", "imagenet"]) == 0
+    heading, _, *lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[0] == "ViT-gopt-16-SigLIP2-384:webli"
+    assert all("SigLIP" in line or "siglip" in line for line in lines)
+    place = heading.index("IN-1k")
+    scores = [line[place : place + 5].strip() for line in lines]
+    known = [float(score) for score in scores if score != "-"]
+    assert known == sorted(known, reverse=True)
+    assert set(scores[len(known) :]) <= {"-"}
+
+
+def test_a_person_gets_lines_that_fit_and_a_program_gets_all_of_them(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "90")
+    assert main(["list"]) == 0
+    whole = capsys.readouterr()
+    assert max(map(len, whole.out.splitlines())) > 120
+    assert whole.err == ""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert main(["list"]) == 0
+    fitted = capsys.readouterr()
+    assert max(map(len, fitted.out.splitlines())) <= 90
+    assert f"{len(all_tags())} of {len(all_tags())} sets of weights" in fitted.err
+
+
+def test_json_has_every_row(capsys) -> None:
+    assert main(["list", "--json", "--sort", "params"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == len(all_tags())
+    assert [row["parameters"] for row in rows] == sorted(row["parameters"] for row in rows)
+    assert main(["show", "ViT-B-32:openai", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["licence"] == "mit"
 
 
 def test_show_states_what_is_known_and_what_is_not(capsys) -> None:
     assert main(["show", "ViT-B-32:laion2b_s34b_b79k"]) == 0
     out = capsys.readouterr().out
-    for part in ("151.28 M", "66.6 %", "34,000,000,000", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "mit"):
+    for part in ("151.28 M", "66.6 %", "34,000,000,000", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "MIT"):
         assert part in out
     assert main(["show", "ViT-B-32-quickgelu:laion400m_e31"]) == 0
     assert "not known here" in capsys.readouterr().out

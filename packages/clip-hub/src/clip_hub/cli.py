@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import shutil
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from clip_core.command import run
-from clip_core.config import ClipConfig, VitConfig, size_pair
-from clip_core.errors import UnknownModel
 from clip_hub.__about__ import __version__
-
-if TYPE_CHECKING:
-    from clip_hub.registry import Tag
+from clip_hub.listing import LEGEND, SORTS, as_values, card, matching, ordered, table
+from clip_hub.registry import all_tags, find_name
 
 __all__ = ["main"]
 
@@ -27,17 +26,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     listing = commands.add_parser("list", help="a table of the weights that can be loaded by name")
-    listing.add_argument("--filter", default="", metavar="TEXT", help="only names, data or licences with TEXT in them")
+    listing.add_argument(
+        "--filter",
+        default="",
+        metavar="TEXT",
+        help="only rows with each word of TEXT in their names, repository, training data or licence",
+    )
     listing.add_argument(
         "--sort",
-        choices=("name", "imagenet", "average"),
+        choices=SORTS,
         default="name",
-        help="scores come highest first (default name)",
+        help="best scores, most samples or smallest sizes come first (default name)",
     )
+    listing.add_argument("--json", action="store_true", help="every fact of each row, as a list in JSON")
     listing.set_defaults(action=_list)
 
-    show = commands.add_parser("show", help="everything known of one set of weights")
+    show = commands.add_parser("show", help="everything known of one set of weights, and how to load it")
     show.add_argument("name", metavar="MODEL:TAG", help="say ViT-B-32:laion2b_s34b_b79k")
+    show.add_argument("--json", action="store_true", help="the same as an object in JSON")
     show.set_defaults(action=_show)
 
     download = commands.add_parser("download", help="fetch and verify weights; prints where the file is")
@@ -52,77 +58,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from clip_hub.registry import all_tags
-
-    wanted = options.filter.lower()
-    rows = [tag for tag in all_tags() if wanted in f"{tag.model}:{tag.tag} {tag.data} {tag.licence}".lower()]
-    if not rows:
-        raise UnknownModel(f"No weights match --filter {options.filter!r}; `clip-hub list` shows them all.")
-    if options.sort == "name":
-        rows.sort(key=lambda tag: (tag.model.lower(), tag.tag))
-    else:
-        score = "imagenet" if options.sort == "imagenet" else "average_38"
-        rows.sort(key=lambda tag: -(getattr(tag, score) or 0.0))
-    table = [("model:tag", "ImageNet", "38 sets", "activation", "licence", "data")]
-    for tag in rows:
-        name = f"{tag.model}:{tag.tag}"
-        licence, data = str(tag.licence or "-"), tag.data or "-"
-        table.append((name, _percent(tag.imagenet), _percent(tag.average_38), tag.activation or "-", licence, data))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for number, row in enumerate(table):
-        cells = [
-            cell.rjust(width) if column in (1, 2) else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        print("  ".join(cells).rstrip())
-        if number == 0:
-            print("  ".join("-" * width for width in widths))
+    rows = ordered(matching(all_tags(), options.filter), options.sort)
+    if options.json:
+        print(json.dumps([as_values(tag) for tag in rows], indent=1))
+        return
+    # A file or a program behind a pipe gets whole lines; a person lines that fit.
+    width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else None
+    print("\n".join(table(rows, width)))
+    if width is not None:
+        print(f"{len(rows)} of {len(all_tags())} sets of weights. {LEGEND}", file=sys.stderr)
 
 
 def _show(options: argparse.Namespace) -> None:
-    from clip_core import create_model
-
-    tag = _named(options.name)
-    config = tag.config()
-    parameters = sum(value.numel() for value in create_model(tag.model, device="meta").parameters())
-    facts = {
-        "names": ", ".join(f"{name}:{tag.tag}" for name in tag.names),
-        "parameters": f"{parameters / 1e6:.2f} M",
-        "image": _image(config),
-        "context": f"{config.text.context_length} tokens",
-        "activation": tag.activation or "as the towers have it",
-        "mean, std": f"{config.preprocess.mean}, {config.preprocess.std}",
-        "resize": f"{config.preprocess.resize_mode}, {config.preprocess.interpolation}",
-        "trained on": tag.data or "not known here",
-        "samples seen": f"{tag.samples_seen:,}" if tag.samples_seen else "not known here",
-        "ImageNet zero-shot": _percent(tag.imagenet),
-        "mean of 38 sets": _percent(tag.average_38),
-        "licence": tag.licence or "not known here; see the repository",
-        "repository": f"{tag.repo} at {tag.revision}",
-    }
-    for key, value in facts.items():
-        print(f"{key:<19} {value}")
-
-
-def _image(config: ClipConfig) -> str:
-    height, width = size_pair(config.image.image_size)
-    size = f"{height} px" if height == width else f"{height} x {width} px"
-    patch = f", patches of {config.image.patch_size}" if isinstance(config.image, VitConfig) else ""
-    return f"{size}{patch}"
+    tag = find_name(options.name)
+    print(json.dumps(as_values(tag), indent=1) if options.json else card(tag))
 
 
 def _download(options: argparse.Namespace) -> None:
     from clip_hub.download import fetch
 
-    tag = _named(options.name)
+    tag = find_name(options.name)
     print(fetch(tag.repo, tag.files, revision=tag.revision, cache_dir=options.cache_dir))
-
-
-def _named(name: str) -> Tag:
-    from clip_hub.registry import find_name
-
-    return find_name(name)
-
-
-def _percent(score: float | None) -> str:
-    return "-" if score is None else f"{100 * score:.1f} %"

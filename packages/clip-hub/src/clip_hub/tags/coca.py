@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clip_hub.tags.table import Row, rows
+from clip_hub.tags.table import Row, rows, with_facts
 
 __all__ = ["TAGS"]
 
@@ -20,4 +20,9 @@ _LAION: tuple[Row, ...] = (
 )
 # fmt: on
 
-TAGS = rows(_LAION, licence="mit")
+_NOTES = {
+    "coca_ViT-B-32:mscoco_finetuned_laion2b_s13b_b90k": "Fine-tuned to write captions; its published accuracies "
+    "are near chance, so compare images and texts with laion2b_s13b_b90k.",
+}
+
+TAGS = with_facts(rows(_LAION, licence="mit"), notes=_NOTES)
