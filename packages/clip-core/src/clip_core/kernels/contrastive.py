@@ -100,15 +100,16 @@ def _forward(
         own = parts.pair_cosines(rows, columns)
         factor = scale.to(own.dtype).reshape(())
         of_rows, of_columns = parts.contrastive_statistics(rows, columns, own, factor, backend=_named(backend))
-        row_loss, column_loss = parts.log_sum_exp(of_rows), parts.log_sum_exp(of_columns)
-        loss = (row_loss.mean(dtype=torch.float64) + column_loss.mean(dtype=torch.float64)) / 2
+        row_loss, column_loss = (parts.log_sum_exp(found, torch.float64) for found in (of_rows, of_columns))
+        loss = (row_loss.mean() + column_loss.mean()) / 2
     return loss.to(own.dtype), row_loss, column_loss, own
 
 
 @_forward.register_fake
 def _(x: Tensor, y: Tensor, scale: Tensor, backend: str, dtype: torch.dtype) -> Forward:
     loss = x.new_empty((), dtype=parts.wide(dtype))
-    return loss, loss.new_empty(x.shape[0]), loss.new_empty(y.shape[0]), loss.new_empty(x.shape[0])
+    row_loss, column_loss = (x.new_empty(side.shape[0], dtype=torch.float64) for side in (x, y))
+    return loss, row_loss, column_loss, loss.new_empty(x.shape[0])
 
 
 @torch.library.custom_op("clip_core::clip_loss_backward", mutates_args=())

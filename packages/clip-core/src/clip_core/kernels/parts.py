@@ -80,8 +80,7 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 def pair_cosines(rows: Tensor, columns: Tensor) -> Tensor:
     """(b,): the products of each row with the column of the same index, in the dtype of `wide`."""
-    cosines: Tensor = torch.linalg.vecdot(rows.to(wide(rows.dtype)), columns.to(wide(columns.dtype)))
-    return cosines
+    return blocks.pair_cosines(_widened(rows), _widened(columns))
 
 
 def contrastive_statistics(
@@ -118,14 +117,24 @@ def contrastive_gradients(
     backend: Backend | None = None,
 ) -> Gradients:
     """As `blocks.contrastive_gradients`, by `backend`; arguments as there and for `contrastive_statistics`."""
-    given = own, scale, row_loss, column_loss, offset
     if (backend or dispatch.loss_backend(rows)) == "torch":
         return blocks.contrastive_gradients(
-            _widened(rows), _widened(columns), *given, for_rows=for_rows, for_columns=for_columns
+            _widened(rows),
+            _widened(columns),
+            own,
+            scale,
+            row_loss,
+            column_loss,
+            offset,
+            for_rows=for_rows,
+            for_columns=for_columns,
         )
     from clip_core.kernels.programs import contrastive
 
-    return contrastive.contrastive_gradients(rows, columns, *given, for_rows=for_rows, for_columns=for_columns)
+    losses = row_loss.to(own.dtype), column_loss.to(own.dtype)
+    return contrastive.contrastive_gradients(
+        rows, columns, own, scale, *losses, offset, for_rows=for_rows, for_columns=for_columns
+    )
 
 
 def sigmoid_loss(
