@@ -88,3 +88,28 @@ def test_help_is_there(capsys) -> None:
         main(["classify", "--help"])
     assert stop.value.code == 0
     assert "--bundle DIR" in capsys.readouterr().out
+
+
+def test_kernels_prints_what_a_model_runs_with(bundle_and_image, capsys) -> None:
+    from clip_core.kernels import explain
+
+    options = ["--architecture", "sm_90", "--precision", "bf16", "--training"]
+    assert main(["kernels", "ViT-B-32", *options]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("On sm_90 in bfloat16, forward and backward:\n  image attention, 50 tokens")
+    assert main(["kernels", bundle_and_image[0]]) == 0
+    assert capsys.readouterr().out == explain(clip_core.get_config("tiny")) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["ViT-B-33"], "Unknown model 'ViT-B-33'"),
+        (["tiny", "--precision", "int8"], "precision is 'int8'; allowed: fp32, bf16, fp16."),
+        (["tiny", "--architecture", "H100"], "architecture is 'H100'"),
+        (["tiny", "--device", "cuda:99"], "device is 'cuda:99'"),
+    ],
+)
+def test_mistakes_of_kernels_are_named(capsys, options: list[str], message: str) -> None:
+    assert main(["kernels", *options]) == 2
+    assert message in capsys.readouterr().err
