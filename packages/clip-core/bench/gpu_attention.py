@@ -88,8 +88,8 @@ def both_times(clock: Clock, call: Callable[[Tensor], Tensor], packed: Tensor) -
     leaf = packed.detach().requires_grad_()
     gradient = torch.randn_like(call(packed.detach()))
     with torch.no_grad():
-        forward = clock.milliseconds(lambda: call(packed), seconds=0.15)
-    training = clock.milliseconds(lambda: torch.autograd.grad(call(leaf), leaf, gradient), seconds=0.3)
+        forward = clock.milliseconds(lambda: call(packed), seconds=0.1)
+    training = clock.milliseconds(lambda: torch.autograd.grad(call(leaf), leaf, gradient), seconds=0.2)
     return {"forward": forward, "training": training}
 
 
