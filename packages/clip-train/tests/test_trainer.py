@@ -138,6 +138,17 @@ def test_the_flags_of_open_clips_loss_change_nothing(make_config: Make) -> None:
     assert losses(loss_dist_impl="ring") == plain
 
 
+def test_the_model_gets_the_lengths_of_the_captions(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = prepare(make_config(batch_size=8, train_num_samples=8))
+    computed: list[int] = []
+    plan.bundle.model.transformer.resblocks[-1].mlp.register_forward_pre_hook(
+        lambda module, inputs: computed.append(inputs[0].shape[:-1].numel())
+    )
+    monkeypatch.setattr("clip_core.towers.text.readable", lambda tokens: False)  # as the ids of a GPU
+    run(plan)
+    assert computed[0] == 8  # the last block needs the ends of the texts alone, if it knows where they are
+
+
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_two_runs_with_one_seed_are_equal_to_the_bit_with_any_number_of_workers(make_config: Make) -> None:
     def losses(**fields: Any) -> list[float]:
