@@ -92,7 +92,7 @@ def test_without_weights_a_fresh_model_is_built_and_meta_fetches_nothing() -> No
         ("ViT-B-32:", UnknownModel, "without weights"),
         ("ViT-B-99:openai", UnknownModel, "Unknown model 'ViT-B-99'. Did you mean ViT-B-"),
         ("ViT-B-32:opena", UnknownModel, "'opena'. Did you mean openai"),
-        ("no/such/folder", ConfigError, "There is no bundle folder 'no/such/folder'"),
+        ("no/such/folder", ConfigError, "There is no folder 'no/such/folder'"),
     ],
 )
 def test_names_that_mean_nothing_are_refused(name: str, error: type[Exception], message: str) -> None:

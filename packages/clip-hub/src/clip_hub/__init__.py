@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from clip_core import get_tokenizer, list_models
+from clip_core import list_models
 from clip_hub.__about__ import __version__
 from clip_hub.download import DownloadError
-from clip_hub.models import create, create_model, create_model_and_transforms, load
+from clip_hub.models import create, create_model, create_model_and_transforms, get_tokenizer, load
 from clip_hub.registry import find, find_name, list_models_with, list_pretrained, list_tags
 from clip_hub.tag import Score, Tag
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from clip_core.errors import ClipError
 
-__all__ = ["DownloadError", "fetch"]
+__all__ = ["DownloadError", "NotInRepository", "fetch"]
 
 _log = logging.getLogger(__name__)
 _HASH = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
@@ -24,6 +24,10 @@ _HASH = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 
 class DownloadError(ClipError):
     """A file could not be had from the Hub or its cache; names repository, file, revision, cause and cure."""
+
+
+class NotInRepository(DownloadError):
+    """The repository is there and has no file of that name."""
 
 
 def fetch(
@@ -39,6 +43,7 @@ def fetch(
     `HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_HOME` and `HF_TOKEN` are honoured by huggingface_hub.
 
     Raises:
+        NotInRepository: it has none of them.
         DownloadError: not found, no access, no network, a full disk, or bytes that differ from what the Hub promised.
     """
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -47,7 +52,9 @@ def fetch(
         try:
             path = _download(repo, name, revision, cache_dir, token)
         except LocalEntryNotFoundError as error:
-            # The Hub is out of reach and this name is not in the cache; another of the names may be.
+            # The Hub is out of reach and this name is not in the cache, which may remember that there is none.
+            if _known_missing(repo, name, revision, cache_dir):
+                continue
             cached = [found for other in files if (found := _cached(repo, other, revision, cache_dir))]
             if not cached:
                 raise _explained(error, repo, name, revision) from error
@@ -71,7 +78,7 @@ def fetch(
             f"{name} of {repo} at {revision} arrived with a wrong hash twice and was thrown away. "
             "A proxy or a mirror (HF_ENDPOINT) may be changing it; try another one."
         )
-    raise DownloadError(f"{repo} at {revision} has none of {', '.join(files)}. Look at what the repository holds.")
+    raise NotInRepository(f"{repo} at {revision} has none of {', '.join(files)}. Look at what the repository holds.")
 
 
 def _download(
@@ -89,6 +96,14 @@ def _cached(repo: str, name: str, revision: str, cache_dir: str | os.PathLike[st
     cache = os.fspath(cache_dir) if cache_dir is not None else None
     found = try_to_load_from_cache(repo, name, cache_dir=cache, revision=revision)
     return Path(found) if isinstance(found, str) else None
+
+
+def _known_missing(repo: str, name: str, revision: str, cache_dir: str | os.PathLike[str] | None) -> bool:
+    """Whether the Hub has said before that this revision has no such file."""
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+    cache = os.fspath(cache_dir) if cache_dir is not None else None
+    return try_to_load_from_cache(repo, name, cache_dir=cache, revision=revision) is _CACHED_NO_EXIST
 
 
 def _intact(path: Path, repo: str, name: str, revision: str, token: str | bool | None) -> bool:

@@ -1,12 +1,14 @@
 """Models by published name: the calls of clip-core, with tags.
 
-A tag brings its own preprocessing and activation. Local files and folders work as in clip-core.
+A tag brings its own preprocessing and activation, and the vocabulary of its tokenizer. Local files and folders work as
+in clip-core.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -17,13 +19,18 @@ from clip_core.building import Precision, build
 from clip_core.device import resolve_device
 from clip_core.preprocess import AugmentConfig, Transform, build_transform
 from clip_core.presets import split_name
+from clip_core.tokenizer import MissingTokenizer, Tokenizer
 from clip_core.weights import SUFFIXES
 from clip_hub.download import fetch
 from clip_hub.registry import find, find_name
+from clip_hub.repository import fetch_model, fetch_vocabulary
+from clip_hub.tag import Tag
 
-__all__ = ["create", "create_model", "create_model_and_transforms", "load"]
+__all__ = ["create", "create_model", "create_model_and_transforms", "get_tokenizer", "load"]
 
 _log = logging.getLogger(__name__)
+_HUB = "hf-hub:"
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def create_model(
@@ -50,20 +57,13 @@ def create_model(
         CheckpointMismatch: the weights do not fit, or were trained with another activation than the name asks for.
         DownloadError: the weights could not be fetched.
     """
-    if pretrained is None or pretrained == "":
-        return clip_core.create_model(name, precision=precision, device=device)
-    try:
-        row = find(name, os.fspath(pretrained))
-    except UnknownModel:
-        path = Path(pretrained)
-        # What looks like a path is clip-core's affair, which also says when it is not there.
-        if path.exists() or path.suffix in SUFFIXES or len(path.parts) > 1:
-            return clip_core.create_model(name, pretrained, precision=precision, device=device)
-        raise
+    row = _find_row(name, pretrained)
+    if row is None:
+        return clip_core.create_model(name, pretrained, precision=precision, device=device)
     config = row.config()
     if config != clip_core.get_config(name):
         _log.info("%s: %s brings its own activation (%s) or preprocessing", name, row.tag, row.activation)
-    if resolve_device(device, meta=True).type == "meta":
+    if _on_meta(device):
         return build(config, precision=precision, device=device)
     path = fetch(row.repo, row.files, revision=row.revision, cache_dir=cache_dir, token=token)
     return build(config, path, precision=precision, device=device)
@@ -78,10 +78,14 @@ def create(
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
 ) -> Bundle:
-    """As `create_model`, with the transform and the tokenizer beside the model."""
-    return Bundle.of(
-        create_model(name, pretrained, precision=precision, device=device, cache_dir=cache_dir, token=token)
-    )
+    """As `create_model`, with the transform and the tokenizer beside the model; a tag's vocabulary is fetched, too."""
+    row = _find_row(name, pretrained)
+    if row is None:
+        return clip_core.create(name, pretrained, precision=precision, device=device)
+    # Before the weights: it is small, and what is wrong with it shows at once.
+    tokenizer = None if _on_meta(device) else fetch_vocabulary(row.config().tokenizer, cache_dir=cache_dir, token=token)
+    model = create_model(name, pretrained, precision=precision, device=device, cache_dir=cache_dir, token=token)
+    return Bundle.of(model, tokenizer)
 
 
 def create_model_and_transforms(
@@ -100,6 +104,24 @@ def create_model_and_transforms(
     return model, build_transform(preprocess, train=True, augment=augment), build_transform(preprocess)
 
 
+def get_tokenizer(
+    name: str,
+    context_length: int | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+) -> Tokenizer:
+    """The tokenizer of architecture `name`, as `clip_core.get_tokenizer`; a vocabulary not in `folder` is fetched.
+
+    Raises:
+        DownloadError: the vocabulary could not be fetched.
+    """
+    if folder is None:
+        folder = fetch_vocabulary(clip_core.get_config(name).tokenizer, cache_dir=cache_dir, token=token)
+    return clip_core.get_tokenizer(name, context_length, folder)
+
+
 def load(
     name: str | os.PathLike[str],
     *,
@@ -108,23 +130,72 @@ def load(
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
 ) -> Bundle:
-    """The bundle that `name` means: a bundle folder, or "model:tag" as in "ViT-B-32:laion2b_s34b_b79k".
+    """The bundle that `name` means.
 
-    After the colon a weights file or a bundle folder is allowed too.
+    Args:
+        name: one of
+            "model:tag", as in "ViT-B-32:laion2b_s34b_b79k", or with a local file or folder behind the colon;
+            "org/name", "hf-hub:org/name" or either with "@revision", a Hub repository with a bundle, or a model in
+            OpenCLIP's or transformers' layout;
+            a local folder that `clip_core.load` reads. What is there on disk goes first.
+        precision, device, cache_dir, token: as `create_model`.
 
     Raises:
-        UnknownModel: `name` is neither, or its model or tag is unknown; the nearest names are listed.
+        UnknownModel: `name` is none of these, or its model or tag is unknown; the nearest names are listed.
         ConfigError, CheckpointMismatch, DownloadError: as `create_model` and `clip_core.load`.
     """
     text = os.fspath(name)
     if text and Path(text).is_dir():
         return clip_core.load(text, precision=precision, device=device)
+    repo, _, revision = text.removeprefix(_HUB).partition("@")
     model, _, tag = text.partition(":")
-    if split_name(model)[0] not in list_models():
+    known = split_name(model)[0] in list_models()
+    if text.startswith(_HUB) or (not known and _REPOSITORY.fullmatch(repo) and not Path(text).exists()):
+        return _load_repository(repo, revision or "main", precision, device, cache_dir, token)
+    if not known:
         if Path(text).is_file():
             raise ConfigError(f"{text!r} is a file; say which architecture it is for, as in 'ViT-B-32:{text}'.")
         if os.sep in text or text.startswith("."):
-            raise ConfigError(f"There is no bundle folder {text!r}; give the path of one, or a name as model:tag.")
+            raise ConfigError(
+                f"There is no folder {text!r}; give the path of one, a name as model:tag, or a Hub repository as "
+                "org/name."
+            )
     if not tag:
         find_name(text)  # raises, and names the tags of the model
     return create(model, tag, precision=precision, device=device, cache_dir=cache_dir, token=token)
+
+
+def _load_repository(
+    repo: str,
+    revision: str,
+    precision: Precision,
+    device: str | torch.device,
+    cache_dir: str | os.PathLike[str] | None,
+    token: str | bool | None,
+) -> Bundle:
+    if not _REPOSITORY.fullmatch(repo):
+        raise ConfigError(f"{repo!r} is no Hub repository; write org/name, as in 'hf-hub:timm/ViT-B-16-SigLIP'.")
+    folder = fetch_model(repo, revision=revision, cache_dir=cache_dir, token=token)
+    bundle = clip_core.load(folder, precision=precision, device=device)
+    if not isinstance(bundle.tokenizer, MissingTokenizer):
+        return bundle
+    # The repository names another one that has its vocabulary.
+    return Bundle.of(bundle.model, fetch_vocabulary(bundle.config.tokenizer, cache_dir=cache_dir, token=token))
+
+
+def _find_row(name: str, pretrained: str | os.PathLike[str] | None) -> Tag | None:
+    """The row of a tag; None for fresh weights and for what looks like a path, which are clip-core's affair."""
+    if pretrained is None or pretrained == "":
+        return None
+    try:
+        return find(name, os.fspath(pretrained))
+    except UnknownModel:
+        path = Path(pretrained)
+        # clip-core also says when it is not there.
+        if path.exists() or path.suffix in SUFFIXES or len(path.parts) > 1:
+            return None
+        raise
+
+
+def _on_meta(device: str | torch.device) -> bool:
+    return resolve_device(device, meta=True).type == "meta"
