@@ -91,7 +91,7 @@ def pair_cosines(rows: Tensor, columns: Tensor) -> Tensor:
     found = rows.new_empty(len(rows))
     # The last rows come with some of those before them: a product of few rows would be summed in another order.
     for here in (slice(0, whole), slice(len(rows) - side, None)):
-        x, y = (features[here].unflatten(0, (-1, side)) for features in (rows, columns))
+        x, y = (features[here].reshape(-1, side, features.shape[1]) for features in (rows, columns))
         found[here] = torch.bmm(x, y.mT).diagonal(dim1=1, dim2=2).flatten()
     return found
 
