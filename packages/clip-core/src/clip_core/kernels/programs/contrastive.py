@@ -6,8 +6,8 @@ The forward pass computes each tile of cosines once, for its rows and its column
 second time and writes a slab of weights, the gradient with respect to the cosines but for the scale; two matrix
 products consume it (`products`). So 4 products of b * B * D in all, no atomics, and the same bits every time.
 
-As in `blocks`, logits are relative to the one of the pair, and the pair's own term is left out of all sums. Exponents
-are base 2: `relative` times the scale times log2(e). For a negative scale the sign is turned in the cosines.
+As in `blocks`, logits are relative to the one of the pair, and the pair's own term is left out of all sums. For a
+negative scale the sign is turned in the cosines.
 """
 
 from __future__ import annotations
@@ -125,17 +125,18 @@ def contrastive_gradients(
 
     Args:
         rows, columns, own, scale, offset: as for `contrastive_statistics`.
-        row_loss: (b,), float32, the cross-entropy of each row.
-        column_loss: (B,), float32, that of each column, over the rows of every process.
+        row_loss: (b,), float32 or better float64, the cross-entropy of each row.
+        column_loss: (B,), of the same, that of each column, over the rows of every process.
         for_rows, for_columns: False leaves that gradient out, and a matrix product with it.
     """
     rows, columns, own = aligned(rows), aligned(columns), own.contiguous()
-    row_loss, column_loss = row_loss.contiguous(), column_loss.contiguous()
     (b, depth), wide = rows.shape, len(columns)
     tile = tiles_on(rows).weights
     d_scale = torch.zeros((), dtype=torch.float64, device=rows.device)
     # The probability of the pair less 1, twice, without the cancellation.
-    pairs = torch.expm1(-row_loss) + torch.expm1(-column_loss[offset : offset + b])
+    pairs = (torch.expm1(-row_loss) + torch.expm1(-column_loss[offset : offset + b])).float()
+    row_high, row_low = _split(row_loss)
+    column_high, column_low = _split(column_loss)
     products = SlabProducts(rows, columns, tile, for_rows=for_rows, for_columns=for_columns)
     for slab in slabs(b, wide, tile, products.weights.element_size()):
         blocks_down, blocks_across = slab.blocks(tile)
@@ -147,8 +148,10 @@ def contrastive_gradients(
             columns,
             own,
             scale,
-            row_loss,
-            column_loss,
+            row_high,
+            row_low,
+            column_high,
+            column_low,
             pairs,
             products.weights,
             parts,
@@ -172,13 +175,37 @@ def contrastive_gradients(
     return Gradients(d_rows, d_columns, d_scale, torch.zeros_like(d_scale))
 
 
+def _split(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Two of float32 whose sum is `values`."""
+    high = values.float().contiguous()
+    return high, (values.double() - high).float()
+
+
 @triton.jit
 def _sign_and_size(scale):
-    """Of the scale times log2(e). A size of 0 would make 0 * -inf, which is no number, of what is left out."""
-    value = tl.load(scale).to(tl.float32) * 1.4426950408889634
+    """Of the scale. A size of 0 would make 0 * -inf, which is no number, of what is left out."""
+    value = tl.load(scale).to(tl.float32)
     sign = tl.where(value < 0, -1.0, 1.0)
     size = tl.abs(value)
     return sign, tl.where(size < 1e-30, 1e-30, size)
+
+
+@triton.jit
+def _exp_of_difference(relative, size, shift):
+    """exp(relative * size - shift). Base 2 comes after the difference, or large logits would be rounded once more."""
+    return tl.exp2((relative * size - shift) * 1.4426950408889634)
+
+
+@triton.jit
+def _probability(relative, size, high, low):
+    """exp(relative * size - loss), where the loss is `high` + ln(2) * `low`: large losses need more than 24 bits."""
+    return tl.exp2((relative * size - high) * 1.4426950408889634 - low)
+
+
+@triton.jit
+def _finite_or_nan(own):
+    """A pair's cosine of infinity as no number: relative to it everything else would be nothing, and the loss 0."""
+    return own + (own - own)
 
 
 @triton.jit
@@ -233,7 +260,7 @@ def tile_statistics(
     row = first + tl.arange(0, BM)
     # Rows behind the last are the last one again, and are left out of the sums.
     row_index = tl.minimum(row, b - 1).to(tl.int64)
-    row_own = tl.load(own + row_index + offset) * sign
+    row_own = _finite_or_nan(tl.load(own + row_index + offset)) * sign
     maximum = tl.zeros((BM,), dtype=tl.float32)
     rest = tl.zeros((BM,), dtype=tl.float32)
     for step in range(EACH):
@@ -265,18 +292,19 @@ def tile_statistics(
 
             relative = signed - row_own[:, None]
             larger = tl.maximum(maximum, tl.max(relative, 1) * size)
-            rest = rest * tl.exp2(maximum - larger) + tl.sum(tl.exp2(relative * size - larger[:, None]), 1)
+            sums = tl.sum(_exp_of_difference(relative, size, larger[:, None]), 1)
+            rest = rest * _exp_of_difference(maximum, 1.0, larger) + sums
             maximum = larger
 
-            column_own = tl.load(own + tl.minimum(column, wide - 1)) * sign
+            column_own = _finite_or_nan(tl.load(own + tl.minimum(column, wide - 1))) * sign
             relative = signed - column_own[None, :]
             larger = tl.maximum(tl.max(relative, 0) * size, 0.0)
-            sums = tl.sum(tl.exp2(relative * size - larger[None, :]), 0)
+            sums = tl.sum(_exp_of_difference(relative, size, larger[None, :]), 0)
             column_at = block.to(tl.int64) * wide + column
-            tl.store(column_maxima + column_at, larger * 0.6931471805599453, mask=column < wide)
+            tl.store(column_maxima + column_at, larger, mask=column < wide)
             tl.store(column_rests + column_at, sums, mask=column < wide)
     row_at = group.to(tl.int64) * part_stride + row - top
-    tl.store(row_maxima + row_at, maximum * 0.6931471805599453, mask=row < b)
+    tl.store(row_maxima + row_at, maximum, mask=row < b)
     tl.store(row_rests + row_at, rest, mask=row < b)
 
 
@@ -294,11 +322,11 @@ def merge_statistics(
     if ADD:
         before = tl.load(maximum + at, mask=at < count, other=0.0)
         largest = tl.maximum(largest, before)
-    total = tl.load(rests + part_at, mask=there, other=0.0) * tl.exp2((each - largest[None, :]) * 1.4426950408889634)
-    merged = tl.sum(total, 0)
+    total = tl.load(rests + part_at, mask=there, other=0.0)
+    merged = tl.sum(total * _exp_of_difference(each, 1.0, largest[None, :]), 0)
     if ADD:
         older = tl.load(rest + at, mask=at < count, other=0.0)
-        merged += older * tl.exp2((before - largest) * 1.4426950408889634)
+        merged += older * _exp_of_difference(before, 1.0, largest)
     tl.store(maximum + at, largest, mask=at < count)
     tl.store(rest + at, merged, mask=at < count)
 
@@ -309,8 +337,10 @@ def tile_weights(
     columns,
     own,
     scale,
-    row_loss,
-    column_loss,
+    row_high,
+    row_low,
+    column_high,
+    column_low,
     pairs,
     weights,
     parts,
@@ -351,7 +381,8 @@ def tile_weights(
         rows, columns, row_index, column_index, row_stride, column_stride, depth, D, BM, BN, BK, PRECISION, INTERPRETED
     )
     row_own = tl.load(own + row_index + offset) * sign
-    row_shift = tl.load(row_loss + row_index) * 1.4426950408889634
+    row_shift = tl.load(row_high + row_index)
+    row_rest = tl.load(row_low + row_index) * 1.4426950408889634
     border = _is_border(first, start, b, wide, offset, BM, BN)
     weight_at = weights + (block * BM + tl.arange(0, BM)).to(tl.int64)[:, None] * weight_stride + across * BN
     total = tl.zeros((BM,), dtype=tl.float32)
@@ -362,16 +393,19 @@ def tile_weights(
         column_index = tl.minimum(column, wide - 1)
         signed = parts_of_tile[piece] * sign
         by_row = signed - row_own[:, None]
-        row_probability = tl.exp2(by_row * size - row_shift[:, None])
+        row_probability = _probability(by_row, size, row_shift[:, None], row_rest[:, None])
         by_column = signed - (tl.load(own + column_index) * sign)[None, :]
-        column_shift = tl.load(column_loss + column_index) * 1.4426950408889634
-        column_probability = tl.exp2(by_column * size - column_shift[None, :])
+        column_shift = tl.load(column_high + column_index)
+        column_rest = tl.load(column_low + column_index) * 1.4426950408889634
+        column_probability = _probability(by_column, size, column_shift[None, :], column_rest[None, :])
         slope = row_probability * by_row + column_probability * by_column
         weight = row_probability + column_probability
         if border:
             slope = tl.where(_counts(row, column, b, wide, offset), slope, 0.0)
-            pair = tl.load(pairs + row_index)
-            weight = tl.where(row[:, None] + offset == column[None, :], pair[:, None], weight)
+            pair = tl.load(pairs + row_index)[:, None]
+            is_pair = row[:, None] + offset == column[None, :]
+            slope = tl.where(is_pair, pair * 0.0, slope)  # 0, or no number where the loss is none
+            weight = tl.where(is_pair, pair, weight)
         total += tl.sum(slope, 1)
         if WEIGHTS:
             tl.store(weight_at + inside[None, :], (weight * FACTOR).to(weights.dtype.element_ty))

@@ -82,6 +82,8 @@ class Tiles(NamedTuple):
 _TILES = {
     # (architecture at least, bytes of an element); chosen by what the compiler says of registers and shared memory
     # (tests/test_loss_programs.py), since no GPU has measured them.
+    (100, 2): Tiles(*(Tile(128, 128, 64, 8, 3),) * 3),
+    (100, 4): Tiles(*(Tile(128, 128, 32, 8, 3),) * 3),
     (90, 2): Tiles(Tile(256, 128, 64, 8, 3), Tile(128, 128, 64, 8, 3, registers=128), Tile(128, 128, 64, 8, 3)),
     (90, 4): Tiles(*(Tile(128, 128, 32, 8, 3),) * 3),
     (86, 2): Tiles(*(Tile(128, 128, 32, 8, 3),) * 3),
