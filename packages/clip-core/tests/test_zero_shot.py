@@ -47,7 +47,9 @@ def test_weights_equal_open_clip() -> None:
 def test_each_distinct_prompt_is_encoded_once(tiny: clip_core.Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     original = tiny.model.text_features
-    monkeypatch.setattr(tiny.model, "text_features", lambda tokens: (seen.append(len(tokens)), original(tokens))[1])
+    monkeypatch.setattr(
+        tiny.model, "text_features", lambda tokens, lengths=None: (seen.append(len(tokens)), original(tokens))[1]
+    )
     build_zero_shot_classifier(tiny.model, tiny.tokenizer, NAMES, TEMPLATES, batch_size=2)
     assert sum(seen) == 9
     assert max(seen) == 2
@@ -81,7 +83,9 @@ def test_each_language_has_its_classifier_and_shared_prompts_are_encoded_once(
     }
     seen: list[int] = []
     original = tiny.model.text_features
-    monkeypatch.setattr(tiny.model, "text_features", lambda tokens: (seen.append(len(tokens)), original(tokens))[1])
+    monkeypatch.setattr(
+        tiny.model, "text_features", lambda tokens, lengths=None: (seen.append(len(tokens)), original(tokens))[1]
+    )
     together = build_multilingual_classifiers(tiny.model, tiny.tokenizer, languages)
     assert seen == [6]
     assert list(together) == ["en", "de"]
