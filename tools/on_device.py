@@ -150,13 +150,20 @@ def error(found: Tensor, exact: Tensor) -> float:
 
 
 def assert_close_enough(
-    found: Result, peer: Result, exact: Result, dtype: torch.dtype, largest: float, *, factor: float = 1.2
+    found: Result,
+    peer: Result,
+    exact: Result,
+    dtype: torch.dtype,
+    largest: float,
+    terms: float,
+    *,
+    factor: float = 1.2,
 ) -> None:
     """Each error of `found` is at most `factor` times that of `peer`.
 
-    Beside it a unit of the last place of a float32 logit is allowed, none of which is above `largest`: where rows are
-    equal a plain product may be exact by chance. Below 1,024 rows the two errors are two draws from few numbers; there
-    it is three times the peer's error and one unit of `dtype`.
+    Beside it a unit of the last place of a float32 logit is allowed, none of which is above `largest`, also of what a
+    gradient is the sum of, `terms`: where rows are equal a plain product may be exact by chance. Below 1,024 rows the
+    two errors are two draws from few numbers; there it is three times the peer's error and one unit of `dtype`.
     """
     few = len(found.images) < 1024
     factor = 8 if REHEARSAL and dtype != torch.float32 else 3 if few else factor
@@ -167,6 +174,8 @@ def assert_close_enough(
         allowed = factor * error(theirs, right) + max(least, unit if name in ("images", "texts") else 0.0) * size
         if name in ("scale", "bias"):  # sums of both signs: they lose what their terms lose
             allowed += (2 * least + unit) * (exact.images.norm().item() + exact.loss.abs().item())
+        elif name != "loss":
+            allowed += least * terms
         assert error(ours, right) <= allowed, (
             f"{name}: error {error(ours, right):.3g} of {size:.3g}, the peer's {error(theirs, right):.3g}"
         )

@@ -71,8 +71,9 @@ def compare(name: str, x: Tensor, y: Tensor, scale: float, *, upstream: float = 
     assert found.images.dtype == x.dtype
     exact = exact_loss(name, x, y, *values, upstream=upstream)
     peer = low_precision_loss(name, x, y, *values, dtype=dtype, upstream=upstream)
-    largest = scale * (x.double().norm(dim=-1).amax() * y.double().norm(dim=-1).amax()).item()
-    assert_close_enough(found, peer, exact, dtype, largest)
+    longest = max(side.double().norm(dim=-1).amax().item() for side in (x, y))
+    terms = abs(upstream) * scale * longest / len(x) ** 0.5
+    assert_close_enough(found, peer, exact, dtype, scale * longest**2, terms)
 
 
 @pytest.mark.parametrize("scale", [1.0, 14.3, 100.0])
