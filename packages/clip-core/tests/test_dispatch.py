@@ -100,7 +100,8 @@ def test_what_is_said_beforehand_is_what_is_chosen(dtype: torch.dtype, training:
     x = on_cuda(3, dtype=dtype, training=training)
     assert dispatch.pointwise_backend(x) == dispatch.choose("sm_90", "quick_gelu", dtype, training=training).backend
     assert dispatch.loss_backend(x) == dispatch.choose_loss("sm_90", dtype).backend == "triton"
-    assert dispatch.loss_backend(x.double()) == dispatch.choose_loss("sm_90", torch.float64).backend == "torch"
+    double = on_cuda(3, dtype=torch.float64)
+    assert dispatch.loss_backend(double) == dispatch.choose_loss("sm_90", torch.float64).backend == "torch"
 
 
 def test_reasons_name_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +215,7 @@ def test_the_compiler_asks_while_it_traces() -> None:
         assert vars(marked).items() <= vars(function).items()
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="torch 2.6 aborts for want of a real CUDA device")
 @pytest.mark.usefixtures("h200")
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_a_choice_is_made_inside_a_compiled_graph(dynamic: bool) -> None:

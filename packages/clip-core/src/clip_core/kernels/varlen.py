@@ -81,25 +81,36 @@ class _Places(NamedTuple):
 
 
 def _padded(packed: Tensor, places: _Places, causal: bool) -> Tensor:
-    rows = _Pad.apply(packed, *places)
+    # A compiler derives indexing better than it traces functions of autograd.
+    pad, unpad = (_pad, _unpad) if torch.compiler.is_compiling() else (_Pad.apply, _Unpad.apply)
+    rows = pad(packed, *places)
     query, key, value = rows.permute(2, 0, 3, 1, 4).unbind(0)
     # A causal row never sees what is behind its end. The others need a mask; an empty one sees its first place.
     first = torch.arange(rows.shape[1], device=rows.device) == 0
     mask = None if causal else (places.held | first)[:, None, None]
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal).transpose(1, 2)
-    out: Tensor = _Unpad.apply(mixed, *places)
+    out: Tensor = unpad(mixed, *places)
     return out
+
+
+def _pad(packed: Tensor, *places: Tensor) -> Tensor:
+    """(T, ...) -> (R, L, ...), zeros where a row has ended."""
+    _, _, _, token, held = places
+    return packed[token].masked_fill_(~held[(...,) + (None,) * (packed.ndim - 1)], 0)
+
+
+def _unpad(rows: Tensor, *places: Tensor) -> Tensor:
+    """(R, L, ...) -> (T, ...), zeros for tokens behind the last sequence."""
+    row, place, real, _, _ = places
+    return rows[row, place].masked_fill_(~real[(...,) + (None,) * (rows.ndim - 2)], 0)
 
 
 # Each is the other's derivative. Autograd's own, of an index, would add up gradients one by one in case that one token
 # was taken twice.
 class _Pad(torch.autograd.Function):
-    """(T, ...) -> (R, L, ...), zeros where a row has ended."""
-
     @staticmethod
     def forward(packed: Tensor, *places: Tensor) -> Tensor:
-        _, _, _, token, held = places
-        return packed[token].masked_fill_(~held[(...,) + (None,) * (packed.ndim - 1)], 0)
+        return _pad(packed, *places)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -111,12 +122,9 @@ class _Pad(torch.autograd.Function):
 
 
 class _Unpad(torch.autograd.Function):
-    """(R, L, ...) -> (T, ...), zeros for tokens behind the last sequence."""
-
     @staticmethod
     def forward(rows: Tensor, *places: Tensor) -> Tensor:
-        row, place, real, _, _ = places
-        return rows[row, place].masked_fill_(~real[(...,) + (None,) * (rows.ndim - 2)], 0)
+        return _unpad(rows, *places)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
