@@ -21,6 +21,7 @@ from clip_core.preprocess import AugmentConfig, Transform, build_transform
 from clip_core.presets import split_name
 from clip_core.tokenizer import MissingTokenizer, Tokenizer
 from clip_core.weights import SUFFIXES
+from clip_hub.addresses import fetch_address, is_address
 from clip_hub.download import fetch
 from clip_hub.registry import find, find_name
 from clip_hub.repository import fetch_model, fetch_vocabulary
@@ -46,7 +47,8 @@ def create_model(
 
     Args:
         name: one of `list_models()`.
-        pretrained: a tag of `list_pretrained()`, a weights file, a bundle folder, or None.
+        pretrained: a tag of `list_pretrained()`, a weights file or a folder, "https://.../weights.pt#sha256=..." (see
+            `addresses`), or None.
         precision: dtype of the parameters: "fp32", "bf16" or "fp16".
         device: "meta" builds the layout without memory and fetches nothing.
         cache_dir: where downloads are kept; default huggingface_hub's cache.
@@ -59,6 +61,7 @@ def create_model(
     """
     row = _find_row(name, pretrained)
     if row is None:
+        pretrained = _on_disk(name, pretrained, device, cache_dir)
         return clip_core.create_model(name, pretrained, precision=precision, device=device)
     config = row.config()
     if config != clip_core.get_config(name):
@@ -81,6 +84,7 @@ def create(
     """As `create_model`, with the transform and the tokenizer beside the model; a tag's vocabulary is fetched, too."""
     row = _find_row(name, pretrained)
     if row is None:
+        pretrained = _on_disk(name, pretrained, device, cache_dir)
         return clip_core.create(name, pretrained, precision=precision, device=device)
     # Before the weights: it is small, and what is wrong with it shows at once.
     tokenizer = None if _on_meta(device) else fetch_vocabulary(row.config().tokenizer, cache_dir=cache_dir, token=token)
@@ -134,7 +138,8 @@ def load(
 
     Args:
         name: one of
-            "model:tag", as in "ViT-B-32:laion2b_s34b_b79k", or with a local file or folder behind the colon;
+            "model:tag", as in "ViT-B-32:laion2b_s34b_b79k", or with what else `create_model` takes behind the colon: a
+            local file or folder, or "https://.../weights.pt#sha256=...";
             "org/name", "hf-hub:org/name" or either with "@revision", a Hub repository with a bundle, or a model in
             OpenCLIP's or transformers' layout;
             a local folder that `clip_core.load` reads. What is there on disk goes first.
@@ -147,6 +152,8 @@ def load(
     text = os.fspath(name)
     if text and Path(text).is_dir():
         return clip_core.load(text, precision=precision, device=device)
+    if is_address(text):
+        raise ConfigError(f"{text!r} does not say its architecture; write it in front, as in 'ViT-B-32:{text}'.")
     repo, _, revision = text.removeprefix(_HUB).partition("@")
     model, _, tag = text.partition(":")
     known = split_name(model)[0] in list_models()
@@ -184,8 +191,8 @@ def _load_repository(
 
 
 def _find_row(name: str, pretrained: str | os.PathLike[str] | None) -> Tag | None:
-    """The row of a tag; None for fresh weights and for what looks like a path, which are clip-core's affair."""
-    if pretrained is None or pretrained == "":
+    """The row of a tag; None for fresh weights, addresses, and what looks like a path, which is clip-core's affair."""
+    if pretrained is None or pretrained == "" or is_address(pretrained):
         return None
     try:
         return find(name, os.fspath(pretrained))
@@ -195,6 +202,19 @@ def _find_row(name: str, pretrained: str | os.PathLike[str] | None) -> Tag | Non
         if path.exists() or path.suffix in SUFFIXES or len(path.parts) > 1:
             return None
         raise
+
+
+def _on_disk(
+    name: str,
+    pretrained: str | os.PathLike[str] | None,
+    device: str | torch.device,
+    cache_dir: str | os.PathLike[str] | None,
+) -> str | os.PathLike[str] | None:
+    """`pretrained`, or the file that was fetched from it where it is an address."""
+    if not isinstance(pretrained, str) or not is_address(pretrained):
+        return pretrained
+    clip_core.get_config(name)  # an unknown architecture shows before gigabytes are fetched
+    return None if _on_meta(device) else fetch_address(pretrained, cache_dir=cache_dir)
 
 
 def _on_meta(device: str | torch.device) -> bool:
