@@ -34,12 +34,8 @@ MISTAKES = {
     ),
     "columns' largest logit left out": (
         CONTRASTIVE,
-        "hard and opposite",
-        (
-            CONTRASTIVE_PROGRAM,
-            "larger = tl.maximum(tl.max(relative, 0) * size, 0.0)",
-            "larger = tl.zeros_like(column_own)",
-        ),
+        "as_exact",
+        (CONTRASTIVE_PROGRAM, "column_maxima + column_at, larger,", "column_maxima + column_at, larger * 0.0,"),
     ),
     "offset forgotten": (
         CONTRASTIVE,
