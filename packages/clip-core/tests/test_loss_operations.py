@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from loss_cases import Loss, pairs, run
 
 from clip_core.errors import ConfigError
 from clip_core.kernels import blocks, clip_loss, siglip_loss
+from loss_cases import Loss, pairs, run
 
 both = pytest.mark.parametrize("loss", [clip_loss, siglip_loss])
 

@@ -1,4 +1,4 @@
-"""Features that are hard for contrastive losses, and the losses in float64, for the tests beside this file."""
+"""Features that are hard for contrastive losses, and the losses in float64, for the tests of clip-core."""
 
 from __future__ import annotations
 
@@ -58,12 +58,13 @@ KINDS = ["random", "aligned", "trained", "duplicates", "antipodal", "orthogonal"
 
 
 def by_matrix(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+    """CLIP's loss from the matrix of logits; the bias has no effect."""
     logits = scale * x @ y.T
     return -(logits.log_softmax(1).diagonal() + logits.log_softmax(0).diagonal()).mean() / 2
 
 
 def by_terms(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Exact for a loss of almost 0, too."""
+    """CLIP's loss row by row, exact for a loss of almost 0, too."""
     logits = scale * x @ y.T
     own = logits.diagonal()
     others = logits.masked_fill(torch.eye(len(x), dtype=torch.bool), -torch.inf)
@@ -74,11 +75,13 @@ def by_terms(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None = None) ->
 
 
 def sigmoid_by_matrix(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """SigLIP's loss from the matrix of logits."""
     labels = 2 * torch.eye(len(x), dtype=x.dtype) - 1
     return -F.logsigmoid(labels * (scale * x @ y.T + bias)).sum() / len(x)
 
 
 def sigmoid_by_terms(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """SigLIP's loss with the terms of pairs apart."""
     logits = scale * x @ y.T + bias
     return (F.softplus(logits, threshold=100).sum() - logits.diagonal().sum()) / len(x)
 
@@ -90,5 +93,5 @@ def run(loss: Loss, x: Tensor, y: Tensor, scale: float, bias: float | None, dtyp
     if bias is not None:
         inputs.append(torch.tensor(bias, dtype=dtype, requires_grad=True))
     value = loss(*inputs)
-    value.backward()
+    torch.autograd.backward(value)
     return [item.detach().double() for item in (value, *(given.grad for given in inputs if given.grad is not None))]
