@@ -36,23 +36,15 @@ def test_values_and_gradients_in_the_interpreter() -> None:
         (PROGRAM, "mix(d_query, n, d_stride, d_scores, k, SCALE", "mix(d_query, n, d_stride, d_scores, k, 1.0", "16"),
         (PROGRAM, "if -(-size // 16) * 16 & width", "if size // 16 * 16 & width", "72"),
         (PIECES, "columns[None, :] <= rows[:, None]", "columns[None, :] <= rows[:, None] + 1", "16-True"),
-        (PIECES, "seen = (columns < length)[None, :]", "seen = (columns <= length)[None, :]", "16-False"),
-        (PIECES, "weights[pair] * (d_weights[pair] - mean[:, None])", "weights[pair] * d_weights[pair]", "16"),
     ],
 )
 def test_a_planted_mistake_is_found(file: str, right: str, wrong: str, tests: str, tmp_path: Path) -> None:
-    arguments = ("-x", "-k", f"test_channels and {tests}")
+    arguments = ("-x", "-k", f"test_programs_alone and {tests}")
     run_interpreted(INTERPRETED, *arguments, plant=(file, right, wrong), folder=tmp_path)
 
 
-@pytest.mark.parametrize(
-    "plant",
-    [
-        (PROGRAM, "return begin.to(tl.int64), end - begin\n", "return begin.to(tl.int64), end - begin + 1\n"),
-        (PIECES, f"{OURS}            piece =", f"{OURS.replace('<', '<=', 1)}            piece ="),
-    ],
-)
-def test_a_planted_leak_is_found(plant: Planted, tmp_path: Path) -> None:
+def test_a_planted_leak_is_found(tmp_path: Path) -> None:
+    plant: Planted = (PIECES, f"{OURS}            piece =", f"{OURS.replace('<', '<=', 1)}            piece =")
     run_interpreted(INTERPRETED, "-x", "-k", "test_nothing_leaks", plant=plant, folder=tmp_path)
 
 
