@@ -80,10 +80,8 @@ def fetch_address(address: str, *, cache_dir: str | os.PathLike[str] | None = No
                 )
             _download(place, target, digest)
     except OSError as error:
-        cause = "the disk is full; free some space" if error.errno == 28 else f"{error}"
-        raise DownloadError(
-            f"Cannot fetch {place} into {target.parent}: {cause}, or pass another cache_dir."
-        ) from error
+        cause = "the disk is full; free some space" if error.errno == 28 else f"{error}; change that"
+        raise DownloadError(f"Cannot keep {place} in {target.parent}: {cause}, or pass another cache_dir.") from error
     return target
 
 
