@@ -109,6 +109,15 @@ def test_each_row_builds_the_architecture_of_its_name(row: clip_hub.Tag) -> None
     assert config.text.context_length == theirs["text_cfg"].get("context_length", 77)
 
 
+@pytest.mark.parametrize("pair", sorted(NEWER), ids=":".join)
+def test_newer_rows_are_those_of_later_releases_of_open_clip(pair: tuple[str, str]) -> None:
+    row = clip_hub.find(*pair)
+    assert row.repo == f"timm/{pair[0]}"
+    assert (row.mean, row.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert (row.interpolation, row.resize_mode) == ("bicubic", "squash")
+    assert row.config().text.context_length == 64
+
+
 def test_the_l_14_of_laion_2b_has_its_own_mean() -> None:
     assert clip_hub.find("ViT-L-14", "laion2b_s32b_b82k").config().preprocess.mean == (0.5, 0.5, 0.5)
     assert clip_core.get_config("ViT-L-14").preprocess.mean != (0.5, 0.5, 0.5)
