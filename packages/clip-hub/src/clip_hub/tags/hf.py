@@ -33,7 +33,8 @@ _NLLB: tuple[Row, ...] = (
 
 _NLLB_SIGLIP: tuple[Row, ...] = (
     ("nllb-clip-base-siglip", "mrl", "visheratin/nllb-siglip-mrl-base", None, None, None, None),
-    ("nllb-clip-base-siglip", "v1", "visheratin/nllb-clip-base-siglip", None, None, 0.3909, 0.4451),
+    ("nllb-clip-base-siglip", "v1", "visheratin/nllb-clip-base-siglip",
+     "LAION-COCO, captions in 201 languages", None, 0.3909, 0.4451),
     ("nllb-clip-large-siglip", "mrl", "visheratin/nllb-siglip-mrl-large", None, None, None, None),
     ("nllb-clip-large-siglip", "v1", "visheratin/nllb-clip-large-siglip", None, None, 0.5175, 0.5184),
 )

@@ -1,6 +1,6 @@
 """Published weights of ViT-B/16, and of the wider ViT-B/16+ at 240 pixels.
 
-Samples seen and licences are known as in `vit_b_32`; those of the large pools' licences are not.
+Sources as in `vit_b_32`.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ _NOTES = {
     "ViT-B-16:laion400m_e31": "Shards of the training data were not shuffled properly before epoch 26.",
     "ViT-B-16:laion400m_e32": "Shards of the training data were not shuffled properly before epoch 26.",
     "ViT-B-16-plus-240:laion400m_e32": "For this tag open_clip 3.3.0 names the repository of laion400m_e31, "
-    "and so loads those weights; the one here is what timm names, and the url has the original file.",
+    "and so loads those weights. This one is what timm's registry names; if it is not there, the url has the file.",
 }
 
 TAGS = with_facts(
@@ -90,7 +90,7 @@ TAGS = with_facts(
         *rows(_METACLIP, licence="cc-by-nc-4.0", activation="quick_gelu"),
         *rows(_DFN, licence="apple-ascl", activation="quick_gelu", note=DFN_LICENCE),
         *rows(_DATACOMP, licence="mit"),
-        *rows(_POOLS),
+        *rows(_POOLS, licence="mit"),
     ),
     urls=_URLS,
     scores=_SCORES,

@@ -1,8 +1,8 @@
 """Published weights of ViT-B/32.
 
 Samples seen: what a tag says; for OpenAI 32 rounds of 400M pairs (Radford et al. 2021); for DataComp's pools 12.8M,
-128M, 1.28B and 12.8B from small to xlarge (Gadre et al. 2023); for MetaCLIP its README. The licences of the small and
-medium pools are not known here.
+128M, 1.28B and 12.8B from small to xlarge (Gadre et al. 2023); for MetaCLIP its README. Licences: the cards on the
+Hub; timm for its copies of what OpenCLIP released.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ TAGS = with_facts(
         *rows(_LAION_2B, licence="mit"),
         *rows(_METACLIP, licence="cc-by-nc-4.0", activation="quick_gelu"),
         *rows(_DATACOMP, licence="mit"),
-        *rows(_POOLS),
+        *rows(_POOLS, licence="mit"),
     ),
     urls=_URLS,
     scores=_SCORES,

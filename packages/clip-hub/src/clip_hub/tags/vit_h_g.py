@@ -25,8 +25,11 @@ _LAION: tuple[Row, ...] = (
 _METACLIP: tuple[Row, ...] = (
     ("ViT-H-14", "metaclip_fullcc", "timm/vit_huge_patch14_clip_224.metaclip_2pt5b",
      "MetaCLIP, 2.5B pairs", 12.8, 0.8051, 0.6671),
+)
+
+_METACLIP_README: tuple[Row, ...] = (
     ("ViT-bigG-14", "metaclip_fullcc", "timm/vit_gigantic_patch14_clip_224.metaclip_2pt5b",
-     "MetaCLIP, 2.5B pairs", 12.8, None, None),
+     "MetaCLIP, 2.5B pairs", 12.8, 0.821, None),
 )
 
 _ALTOGETHER: tuple[Row, ...] = (
@@ -39,6 +42,8 @@ _DFN: tuple[Row, ...] = (
     ("ViT-H-14-378", "dfn5b", "apple/DFN5B-CLIP-ViT-H-14-378", "DFN-5B", 44, 0.8437, 0.7079),
 )
 # fmt: on
+
+_README = "README of facebookresearch/MetaCLIP"
 
 _URLS = {
     "ViT-H-14:metaclip_fullcc": f"{METACLIP}h14_fullcc2.5b.pt",
@@ -56,6 +61,7 @@ TAGS = with_facts(
     (
         *rows(_LAION, licence="mit"),
         *rows(_METACLIP, licence="cc-by-nc-4.0", activation="quick_gelu"),
+        *rows(_METACLIP_README, licence="cc-by-nc-4.0", activation="quick_gelu", measured_by=_README),
         *rows(_ALTOGETHER, licence="cc-by-nc-4.0"),
         *rows(_DFN, licence="apple-ascl", activation="quick_gelu", resize_mode="squash", note=DFN_LICENCE),
     ),

