@@ -20,7 +20,7 @@ import clip_core
 from clip_core import building
 from clip_core.errors import CheckpointMismatch, ConfigError, StorageError
 from clip_core.model import assemble
-from clip_core.storage import CONFIG_FILE, WEIGHTS_FILE
+from clip_core.storage import CONFIG_FILE, WEIGHTS_FILE, config_text, open_checkpoint, weights_of
 
 pytestmark = pytest.mark.parity
 
@@ -39,6 +39,22 @@ def test_round_trip_is_bit_equal(tmp_path: Path, precision: str) -> None:
     assert all(parameter.requires_grad for parameter in back.model.parameters())
     again = clip_core.create_model("tiny", folder, precision=precision)
     assert torch.equal(again.text_projection, bundle.model.text_projection)
+
+
+def test_a_bundle_may_share_its_folder_with_transformers_weights(tmp_path: Path, tiny: clip_core.Bundle) -> None:
+    folder = clip_core.export(tiny, tmp_path / "both", "transformers")
+    save_file(dict(tiny.model.state_dict()), folder / "ours.safetensors")
+    (folder / CONFIG_FILE).write_text(config_text(tiny.config, "ours.safetensors"))
+    assert weights_of(folder) == folder / "ours.safetensors"
+    for path in (folder, folder / "ours.safetensors", folder / WEIGHTS_FILE):
+        back = clip_core.load(path)
+        assert torch.equal(back.model.text_projection, tiny.model.text_projection)
+    assert open_checkpoint(folder).layout == "bundle"
+    assert open_checkpoint(folder / WEIGHTS_FILE).layout == "transformers CLIPModel"
+    for name in ("../ours.safetensors", "ours.bin", 3):
+        (folder / CONFIG_FILE).write_text(json.dumps({"schema": 1, "weights": name, "model": tiny.config.to_json()}))
+        with pytest.raises(ConfigError, match="allowed: the name of a .safetensors file beside it"):
+            clip_core.load(folder)
 
 
 def test_save_never_overwrites_unless_told(tmp_path: Path, tiny: clip_core.Bundle) -> None:

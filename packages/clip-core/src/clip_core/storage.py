@@ -1,15 +1,18 @@
 """Models on disk: the bundle, a folder with `clip_config.json` and `model.safetensors`, and the layouts of others.
 
-`clip_config.json` holds a `ClipConfig` and the number of its schema; the weights must fit it exactly. The files of a
-tokenizer other than CLIP's own lie beside them, byte for byte as they were read.
+`clip_config.json` holds a `ClipConfig` and the number of its schema; the weights must fit it exactly. It may name
+another file of weights, where transformers' `model.safetensors` lies in the same folder. The files of a tokenizer other
+than CLIP's own lie beside them, byte for byte as they were read.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,15 +25,26 @@ from clip_core.convert.reading import fitting_names, is_of_folder, open_file, op
 from clip_core.convert.writing import Layout, to_layout
 from clip_core.errors import ConfigError
 from clip_core.folders import write_folder
-from clip_core.schema import JSON
 from clip_core.tokenizer import TOKENIZER_FILES, tokenizer_files
 from clip_core.weights import read_weights
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "export", "folder_of", "load", "open_checkpoint", "read_config", "save"]
+__all__ = [
+    "CONFIG_FILE",
+    "WEIGHTS_FILE",
+    "config_text",
+    "export",
+    "folder_of",
+    "load",
+    "open_checkpoint",
+    "read_config",
+    "save",
+    "weights_of",
+]
 
 CONFIG_FILE = "clip_config.json"
 WEIGHTS_FILE = "model.safetensors"
 SCHEMA = 1
+_WEIGHTS_NAME = re.compile(r"\w[\w.-]*\.safetensors")
 
 
 def save(bundle: Bundle, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -50,10 +64,9 @@ def save(bundle: Bundle, folder: str | os.PathLike[str], *, overwrite: bool = Fa
 
     tensors = _values(bundle)
     vocabulary = tokenizer_files(bundle.tokenizer)
-    content = {"schema": SCHEMA, "model": bundle.config.to_json()}
 
     def write(scratch: Path) -> None:
-        (scratch / CONFIG_FILE).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        (scratch / CONFIG_FILE).write_text(config_text(bundle.config), encoding="utf-8")
         save_file(tensors, scratch / WEIGHTS_FILE, metadata={"format": "pt"})
         for path in vocabulary:
             shutil.copyfile(path, scratch / path.name)
@@ -183,13 +196,13 @@ def open_checkpoint(
             return open_file(path, ema=ema)
         path = home
     bundle = not path.is_dir() or (path / CONFIG_FILE).exists() or not any(path.glob("*.json"))
-    if bundle and file in (None, WEIGHTS_FILE):
-        config = read_config(path)
+    weights = weights_of(path) if bundle else None
+    if weights is not None and file in (None, weights.name):
         return Checkpoint(
-            path=path / WEIGHTS_FILE,
+            path=weights,
             layout="bundle",
-            config=config,
-            tensors=lambda wanted: placed(read_weights(path / WEIGHTS_FILE, ema=ema), wanted),
+            config=read_config(path),
+            tensors=lambda wanted: placed(read_weights(weights, ema=ema), wanted),
         )
     return open_folder(path, asked, ema=ema, file=file)
 
@@ -202,12 +215,39 @@ def folder_of(path: str | os.PathLike[str]) -> Path | None:
     path = Path(path)
     if path.is_dir():
         return path
-    bundled = path.name == WEIGHTS_FILE and (path.parent / CONFIG_FILE).exists()
-    return path.parent if path.is_file() and (bundled or is_of_folder(path)) else None
+    if not path.is_file():
+        return None
+    stated = path.suffix == ".safetensors" and (path.parent / CONFIG_FILE).exists()
+    bundled = stated and weights_of(path.parent).name == path.name
+    return path.parent if bundled or is_of_folder(path) else None
+
+
+def config_text(config: ClipConfig, weights: str = WEIGHTS_FILE) -> str:
+    """The content of `clip_config.json` for a bundle whose tensors are in the file called `weights` beside it."""
+    named = {} if weights == WEIGHTS_FILE else {"weights": weights}
+    return json.dumps({"schema": SCHEMA, **named, "model": config.to_json()}, indent=2, allow_nan=False) + "\n"
+
+
+def weights_of(folder: str | os.PathLike[str]) -> Path:
+    """The file with the weights of the bundle in `folder`, there or not; raises as `read_config`."""
+    return Path(folder) / str(_read_content(folder).get("weights", WEIGHTS_FILE))
+
+
+def config_text(config: ClipConfig) -> str:
+    """The content of the `clip_config.json` of a bundle whose model is `config`."""
+    return json.dumps({"schema": SCHEMA, "model": config.to_json()}, indent=2, allow_nan=False) + "\n"
 
 
 def read_config(folder: str | os.PathLike[str]) -> ClipConfig:
     """The configuration of the bundle in `folder`; raises `ConfigError` naming the file and what is wrong."""
+    content = _read_content(folder)
+    try:
+        return ClipConfig.from_json(content["model"])
+    except ConfigError as error:
+        raise ConfigError(f"{Path(folder) / CONFIG_FILE}: {error}") from error
+
+
+def _read_content(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(folder) / CONFIG_FILE
     if not path.is_file():
         what = "there is no such folder" if not path.parent.exists() else f"it has no {CONFIG_FILE}"
@@ -216,7 +256,7 @@ def read_config(folder: str | os.PathLike[str]) -> ClipConfig:
             advice += " Published names such as ViT-B-32:openai need clip-hub: clip_hub.load."
         raise ConfigError(f"{folder} is not a bundle: {what}. {advice}")
     try:
-        content: JSON = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA or not isinstance(content.get("model"), dict):
@@ -225,10 +265,11 @@ def read_config(folder: str | os.PathLike[str]) -> ClipConfig:
             f"{path} has schema {found!r}; this clip-core reads schema {SCHEMA} with a key 'model'. "
             "A newer bundle needs a newer clip-core."
         )
-    strange = sorted(set(content) - {"schema", "model"})
+    strange = sorted(set(content) - {"schema", "model", "weights"})
     if strange:
-        raise ConfigError(f"{path} has the unknown key {strange[0]!r}; allowed: schema, model.")
-    try:
-        return ClipConfig.from_json(content["model"])
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{path} has the unknown key {strange[0]!r}; allowed: schema, model, weights.")
+    weights = content.get("weights", WEIGHTS_FILE)
+    # A name of the same folder: a bundle never reads a file that lies elsewhere.
+    if not isinstance(weights, str) or not _WEIGHTS_NAME.fullmatch(weights):
+        raise ConfigError(f"{path} has weights {weights!r}; allowed: the name of a .safetensors file beside it.")
+    return content

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clip_core.config import HfTokenizerConfig, TokenizerConfig
 from clip_core.convert.reading import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS
-from clip_core.storage import CONFIG_FILE, WEIGHTS_FILE
+from clip_core.storage import CONFIG_FILE, weights_of
 from clip_core.tokenizer.hf import HF_VOCABULARIES, SETTINGS_FILES
 from clip_hub.download import NotInRepository, fetch
 
@@ -39,7 +39,7 @@ def fetch_model(
     """
     wanted = _Repository(repo, revision, cache_dir, token)
     if (found := wanted.first(CONFIG_FILE)) is not None:
-        wanted.need(WEIGHTS_FILE)
+        wanted.need(weights_of(found.parent).name)
         wanted.tokenizer()
         return found.parent
     if (found := wanted.first(OPENCLIP_CONFIG)) is not None and wanted.first(*_OPENCLIP_FILES) is not None:

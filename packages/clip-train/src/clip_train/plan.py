@@ -21,7 +21,7 @@ from clip_core.building import build
 from clip_core.device import resolve_device
 from clip_core.errors import CheckpointMismatch, ConfigError
 from clip_core.preprocess import build_transform
-from clip_core.storage import WEIGHTS_FILE, read_config
+from clip_core.storage import read_config, weights_of
 from clip_train.config import OptimConfig, TrainConfig
 from clip_train.data.decode import Decoder
 from clip_train.data.order import Order
@@ -172,4 +172,4 @@ def _create_model(name: str, pretrained: str) -> clip_core.Clip:
         kept = {name: getattr(held, name) for name in ("preprocess", "logit_scale", "logit_bias")}
         if held == asked or dataclasses.replace(asked, **kept) != held:
             raise
-    return build(held, Path(pretrained) / WEIGHTS_FILE)
+    return build(held, weights_of(pretrained))
