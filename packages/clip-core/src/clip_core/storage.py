@@ -233,11 +233,6 @@ def weights_of(folder: str | os.PathLike[str]) -> Path:
     return Path(folder) / str(_read_content(folder).get("weights", WEIGHTS_FILE))
 
 
-def config_text(config: ClipConfig) -> str:
-    """The content of the `clip_config.json` of a bundle whose model is `config`."""
-    return json.dumps({"schema": SCHEMA, "model": config.to_json()}, indent=2, allow_nan=False) + "\n"
-
-
 def read_config(folder: str | os.PathLike[str]) -> ClipConfig:
     """The configuration of the bundle in `folder`; raises `ConfigError` naming the file and what is wrong."""
     content = _read_content(folder)
