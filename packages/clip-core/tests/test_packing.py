@@ -211,7 +211,12 @@ def test_wrong_lengths_are_refused_also_where_they_are_not_used(causal: bool, le
     [{"pool": "last"}, {"causal": False, "pool": "last"}, {"causal": False}, {"class_token": True}],
     ids=str,
 )
-def test_towers_that_need_whole_rows_are_not_changed_by_lengths(changes: dict[str, Any], unread: None) -> None:
+@pytest.mark.parametrize("seen", [True, False], ids=["ids on the CPU", "ids elsewhere"])
+def test_towers_that_need_whole_rows_are_not_changed_by_lengths(
+    changes: dict[str, Any], seen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not seen:
+        monkeypatch.setattr(clip_core.towers.text, "readable", lambda tokens: False)
     made = model_with("nested", **changes)
     tokens = texts([5, 9, 3])
     assert torch.equal(made.encode_text(tokens, lengths=[5, 9, 3]), made.encode_text(tokens))
@@ -222,6 +227,14 @@ def test_deterministic_features_are_not_changed_by_lengths(model: clip_core.Clip
     tokens = texts([5, 9, 3])
     alone = model.encode_text(tokens, lengths=[5, 9, 3], deterministic=True)
     assert torch.equal(alone, model.encode_text(tokens, deterministic=True))
+
+
+@torch.no_grad()
+def test_a_list_of_lengths_is_on_no_device(model: clip_core.Clip, unread: None) -> None:
+    tokens = texts([5, 9, 3])
+    expected = model.encode_text(tokens, lengths=[5, 9, 3])
+    with torch.device("meta"):
+        assert torch.equal(model.encode_text(tokens, lengths=[5, 9, 3]), expected)
 
 
 @torch.no_grad()

@@ -101,7 +101,7 @@ class TextTransformer(TextTower):
         if self.text_config.causal and self.cls_emb is None and tokens.numel():
             if readable(tokens):
                 read = self._read_positions(tokens)
-                if lengths is not None:
+                if lengths is not None and self.text_config.pool != "last":
                     check_reach(lengths, read)
                 return self._project_text(self.ln_final(self._read_short(shorten(tokens, read, device))))
             if lengths is not None and self.text_config.pool != "last" and plain(tokens):

@@ -16,14 +16,12 @@ from clip_core.config import ClipConfig, HfTextConfig, HfTokenizerConfig, Modern
 from clip_core.errors import ConfigError
 from clip_core.towers.short_text import plain, readable
 
-__all__ = ["check_reach", "check_rows", "checked_lengths"]
+__all__ = ["check_reach", "check_rows", "checked_lengths", "needs_whole_rows"]
 
 
 def check_rows(tokens: Tensor, config: ClipConfig) -> None:
     """Raise `ConfigError` unless `tokens`, integers (B, S), can be rows of the tokenizer of this model."""
-    text = config.text
-    # A class token (CoCa) stands behind the padding, so its position is that of the row's end.
-    whole = isinstance(text, TextConfig) and (not text.causal or text.pool == "last" or text.class_token)
+    text, whole = config.text, needs_whole_rows(config)
     if whole and tokens.shape[1] != text.context_length:
         raise ConfigError(
             f"encode_text got rows of {tokens.shape[1]} ids; allowed: {text.context_length}, padded, because this "
@@ -45,6 +43,13 @@ def check_rows(tokens: Tensor, config: ClipConfig) -> None:
         _check_padding(tokens, config.tokenizer.pad_id)
 
 
+def needs_whole_rows(config: ClipConfig) -> bool:
+    """Whether the text tower takes rows of its context length alone; others may be cut behind their longest text."""
+    text = config.text
+    # A class token (CoCa) stands behind the padding, so its position is that of the row's end.
+    return isinstance(text, TextConfig) and (not text.causal or text.pool == "last" or text.class_token)
+
+
 def checked_lengths(lengths: Tensor | Sequence[int] | None, tokens: Tensor) -> Tensor | None:
     """`lengths` of the rows of `tokens` (B, S) as (B,) int64, cut to S; None where there are none to go by.
 
@@ -55,7 +60,8 @@ def checked_lengths(lengths: Tensor | Sequence[int] | None, tokens: Tensor) -> T
         return None
     wanted = f"allowed: {len(tokens)} integers on the CPU, as tokenizer.tokenize(texts).lengths"
     try:
-        given = torch.as_tensor(lengths)
+        # A list has no device, whatever torch.set_default_device says.
+        given = lengths if isinstance(lengths, Tensor) else torch.as_tensor(lengths, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"encode_text got lengths of type {type(lengths).__name__} ({error}); {wanted}.") from error
     if given.device.type != "cpu":
