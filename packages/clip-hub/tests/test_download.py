@@ -36,7 +36,7 @@ def test_a_second_fetch_reads_the_cache(hub) -> None:
     fetch(REPO, NAMES, cache_dir=hub.cache)
     hub.requests.clear()
     assert fetch(REPO, NAMES, cache_dir=hub.cache).read_bytes() == BODY
-    assert "GET" not in [method for method, path in hub.requests if path.endswith(NAMES[0])]
+    assert "GET" not in [request.method for request in hub.requests if request.file == NAMES[0]]
 
 
 def test_a_flipped_byte_in_the_cache_is_found_and_healed(hub, caplog) -> None:
@@ -51,13 +51,13 @@ def test_a_flipped_byte_in_the_cache_is_found_and_healed(hub, caplog) -> None:
 
 def test_wrong_bytes_on_the_way_are_fetched_again_and_refused_the_second_time(hub) -> None:
     hub.files[REPO, NAMES[0]] = BODY
-    hub.faults[NAMES[0]] = "flip once"
+    hub.fail("flip", NAMES[0], times=1)
     assert fetch(REPO, NAMES, cache_dir=hub.cache).read_bytes() == BODY
     hub.files["laion/other", NAMES[0]] = BODY
-    hub.faults[NAMES[0]] = "flip"
+    hub.fail("flip", NAMES[0])
     with pytest.raises(DownloadError, match="wrong hash twice and was thrown away"):
         fetch("laion/other", NAMES, cache_dir=hub.cache)
-    hub.faults.clear()
+    hub.heal()
     assert fetch("laion/other", NAMES, cache_dir=hub.cache).read_bytes() == BODY
 
 
@@ -67,7 +67,7 @@ def test_wrong_bytes_on_the_way_are_fetched_again_and_refused_the_second_time(hu
 )
 def test_a_failing_hub_is_an_error_with_a_cause_and_leaves_no_file(hub, fault: str, message: str) -> None:
     hub.files[REPO, NAMES[0]] = BODY
-    hub.faults["*"] = fault
+    hub.fail(fault)
     with pytest.raises(DownloadError, match=message):
         fetch(REPO, NAMES, cache_dir=hub.cache)
     assert list(Path(hub.cache).rglob("snapshots/*/*")) == []
@@ -75,10 +75,10 @@ def test_a_failing_hub_is_an_error_with_a_cause_and_leaves_no_file(hub, fault: s
 
 def test_a_body_cut_short_never_becomes_a_file(hub) -> None:
     hub.files[REPO, NAMES[0]] = BODY
-    hub.faults[NAMES[0]] = "cut"
+    hub.fail("cut", NAMES[0])
     with pytest.raises(DownloadError):
         fetch(REPO, NAMES, cache_dir=hub.cache)
-    hub.faults.clear()
+    hub.heal()
     assert fetch(REPO, NAMES, cache_dir=hub.cache).read_bytes() == BODY
 
 
@@ -101,18 +101,17 @@ def test_a_cache_without_links_is_checked_against_the_hub(hub, caplog, monkeypat
     assert "damaged in the cache" in caplog.text
     path.unlink()
     path.write_bytes(BODY)
-    hub.faults["*"] = "500"
+    hub.fail("500")
     assert fetch(REPO, NAMES, cache_dir=hub.cache).read_bytes() == BODY
     assert "cannot be checked" in caplog.text
 
 
 def test_a_small_file_is_checked_by_its_git_hash(hub) -> None:
-    hub.files[REPO, NAMES[0]] = b"small"
-    hub.git_hashes = True
-    path = fetch(REPO, NAMES, cache_dir=hub.cache)
+    hub.files[REPO, "config.json"] = b"small"
+    path = fetch(REPO, ["config.json"], cache_dir=hub.cache)
     assert len(path.resolve().name) == 40
     path.resolve().write_bytes(b"smalL")
-    assert fetch(REPO, NAMES, cache_dir=hub.cache).read_bytes() == b"small"
+    assert fetch(REPO, ["config.json"], cache_dir=hub.cache).read_bytes() == b"small"
 
 
 def test_offline_uses_the_cache_and_says_what_is_missing(hub, monkeypatch) -> None:

@@ -87,7 +87,9 @@ def test_a_bundle_goes_before_the_other_layouts_of_a_repository(hub, bundle, tmp
     folder = fetch_model(REPO, cache_dir=hub.cache)
     assert (folder / "clip_config.json").is_file()
     assert not any(
-        "config.json" in path and "clip_config" not in path for _, path in hub.requests if "tokenizer" not in path
+        "config.json" in request.file and "clip_config" not in request.file
+        for request in hub.requests
+        if "tokenizer" not in request.file
     )
 
 
@@ -122,10 +124,10 @@ def test_a_repository_without_a_model_or_without_weights_says_so(hub, bundle, tm
 
 def test_wrong_bytes_never_become_a_model(hub, bundle, tmp_path) -> None:
     publish(hub, written(bundle, "open_clip", tmp_path / "out"))
-    hub.faults["open_clip_model.safetensors"] = "flip"
+    hub.fail("flip", "open_clip_model.safetensors")
     with pytest.raises(DownloadError, match="wrong hash twice"):
         clip_hub.load(REPO, cache_dir=hub.cache)
-    hub.faults.clear()
+    hub.heal()
     assert clip_hub.load(REPO, cache_dir=hub.cache).config == bundle.config
 
 
