@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 from collections.abc import Callable
@@ -12,7 +13,10 @@ import pytest
 import torch
 from open_clip_train.scheduler import cosine_lr
 
+import clip_core
+from clip_core.building import build
 from clip_train import TrainConfig, TrainingDiverged, trainer
+from clip_train import plan as plan_module
 from clip_train.data.loader import StepDataset
 from clip_train.guard import MOST_IN_A_ROW
 from clip_train.loss import ContrastiveLoss
@@ -147,6 +151,23 @@ def test_the_model_gets_the_lengths_of_the_captions(make_config: Make, monkeypat
     monkeypatch.setattr("clip_core.towers.text.readable", lambda tokens: False)  # as the ids of a GPU
     run(plan)
     assert computed[0] == 8  # the last block needs the ends of the texts alone, if it knows where they are
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_towers_of_whole_rows_are_trained_on_them(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch, causal: bool
+) -> None:
+    config = clip_core.get_config("tiny")  # with the text tower of SigLIP's models, or a causal one
+    text = dataclasses.replace(config.text, causal=causal, pool="last")
+    model = build(dataclasses.replace(config, layout="nested", text=text))
+    monkeypatch.setattr(plan_module, "_create_model", lambda name, pretrained: model)
+    plan = prepare(make_config(siglip=True, batch_size=8, train_num_samples=8))
+    batch = StepDataset(plan.decoder, 8)[0]
+    assert not isinstance(batch, Exception)
+    assert batch.tokens.shape == (8, config.text.context_length)
+    assert int(batch.lengths.max()) < config.text.context_length
+    (record,), _ = run(plan)
+    assert record["updated"]
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -22,6 +22,7 @@ from clip_core.device import resolve_device
 from clip_core.errors import CheckpointMismatch, ConfigError
 from clip_core.preprocess import build_transform
 from clip_core.storage import read_config, weights_of
+from clip_core.towers.token_rows import needs_whole_rows
 from clip_train.config import OptimConfig, TrainConfig
 from clip_train.data.decode import Decoder
 from clip_train.data.order import Order
@@ -66,6 +67,7 @@ def prepare(config: TrainConfig) -> Plan:
     samples_per_epoch = config.data.train_num_samples or len(source)
     total_steps = -(-config.optim.epochs * samples_per_epoch // config.optim.batch_size)
     transform = build_transform(bundle.config.preprocess, train=True, augment=config.data.aug_cfg)
+    order, whole_rows = Order(config.run.seed, len(source)), needs_whole_rows(bundle.config)
     _log.info("%d samples in %d files, %d steps", len(source), len(source.groups), total_steps)
     if config.optim.warmup >= total_steps:
         _log.warning(
@@ -83,7 +85,7 @@ def prepare(config: TrainConfig) -> Plan:
         config=config.replace(device=str(device)),
         bundle=bundle,
         source=source,
-        decoder=Decoder(source, Order(config.run.seed, len(source)), transform, bundle.tokenizer),
+        decoder=Decoder(source, order, transform, bundle.tokenizer, whole_rows=whole_rows),
         device=device,
         samples_per_epoch=samples_per_epoch,
         total_steps=total_steps,

@@ -40,7 +40,8 @@ class Batch(NamedTuple):
     images: Tensor
     """(B, 3, size, size) float32, augmented and normalised."""
     tokens: Tensor
-    """(B, S) int64; S is the longest caption of the batch, end-of-text included, at most the context length."""
+    """(B, S) int64; S is the longest caption of the batch, end-of-text included, at most the context length. Where the
+    tower takes whole rows only, it is the context length."""
     lengths: Tensor
     """(B,) int64: tokens of each caption, as cut, end-of-text included; they stay on the CPU."""
     skipped: list[Skipped]
@@ -52,11 +53,15 @@ class Batch(NamedTuple):
 class Decoder:
     """Makes batches; holds everything that is needed for it and no state, and pickles."""
 
-    def __init__(self, source: Source, order: Order, transform: Transform, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, source: Source, order: Order, transform: Transform, tokenizer: Tokenizer, *, whole_rows: bool = False
+    ) -> None:
+        """`whole_rows` keeps the padding behind the longest caption, for a tower that takes no shorter rows."""
         self.source = source
         self.order = order
         self.transform = transform
         self.tokenizer = tokenizer
+        self.whole_rows = whole_rows
 
     def batch(self, slots: Iterable[tuple[int, int]]) -> Batch:
         """The samples at `slots`, each an (epoch, position).
@@ -109,8 +114,8 @@ class Decoder:
     def _tokenize(self, captions: list[str]) -> tuple[Tensor, Tensor, list[int]]:
         """(B, S) tokens, how many each row has, and the rows that were cut."""
         tokens, lengths = self.tokenizer.tokenize(captions)
-        # Padding beyond the longest text never reaches the features of a causal tower that is read at the end of
-        # text, so it is not even computed.
         kept = lengths.clamp(max=tokens.shape[1])
         cut = (lengths > tokens.shape[1]).nonzero().flatten().tolist()
-        return tokens[:, : int(kept.max())].contiguous(), kept, cut
+        # Padding beyond the longest text never reaches the features of a causal tower that is read at the end of
+        # text, so it is not even computed.
+        return tokens if self.whole_rows else tokens[:, : int(kept.max())].contiguous(), kept, cut
