@@ -86,10 +86,10 @@ def test_the_operators_keep_torchs_rules(loss: Loss, frozen: tuple[int, ...]) ->
     else:
         flags = (True, inputs[0].requires_grad, inputs[1].requires_grad, "torch", torch.float32)
         torch.library.opcheck(torch.ops.clip_core.siglip_loss.default, (*inputs, *flags))
-        torch.library.opcheck(
-            torch.ops.clip_core.siglip_loss_backward.default,
-            (torch.tensor(2.0), *(value.detach() for value in inputs)),
-        )
+        for dtype in (torch.float32, torch.bfloat16):
+            torch.library.opcheck(
+                torch.ops.clip_core.siglip_loss_backward.default, (torch.tensor(2.0), x.detach(), dtype)
+            )
 
 
 @both

@@ -47,6 +47,15 @@ MISTAKES = {
         "as_exact",
         (CONTRASTIVE_PROGRAM, "return (row < b)[:, None] & (column", "return (row >= 0)[:, None] & (column"),
     ),
+    "losses rounded before the gradients": (
+        CONTRASTIVE,
+        "a_large_loss",
+        (
+            "kernels/parts.py",
+            "rows, columns, own, scale, row_loss, column_loss, offset, for_rows",
+            "rows, columns, own, scale, row_loss.float(), column_loss.float(), offset, for_rows",
+        ),
+    ),
     "slabs not added up": (CONTRASTIVE, "many", (PRODUCTS_PROGRAM, "add=left > 0", "add=False")),
     "sign in SigLIP's gradient": (
         SIGMOID,

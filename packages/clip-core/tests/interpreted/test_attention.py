@@ -281,6 +281,12 @@ def test_layouts(layout: str) -> None:
     check_packed(packed[0], gradient[0], starts, 16, True, 1)
 
 
+def test_starts_that_lie_apart() -> None:
+    starts, tokens = ragged([4, 16], behind=2)
+    packed, gradient = numbers(tokens, 3, 2, 24), numbers(tokens, 2, 24, seed=1)
+    check_packed(packed, gradient, starts.repeat_interleave(2)[::2], 16, True, 1)
+
+
 def test_sequences_more_than_two_billion_numbers_apart() -> None:
     storage = torch.empty(2**31 + 3 * 5 * 16, dtype=torch.float16)  # only what is touched of these 4 GiB is there
     packed = storage.as_strided((2, 5, 3, 1, 16), (2**31, 48, 16, 16, 1)).copy_(numbers(2, 5, 3, 1, 16))

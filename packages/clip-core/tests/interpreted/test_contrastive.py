@@ -96,6 +96,16 @@ def test_any_number_of_features(depth, monkeypatch):
     assert_as_exact(unit(18, depth, 4), unit(18, depth, 5), 14.3)
 
 
+def test_a_large_loss_keeps_the_digits_of_its_gradients():
+    # In float32 alone a loss of 1,000 has 5 digits behind the point, and what is relative to it no more.
+    x, y = torch.eye(20).requires_grad_(), (-torch.eye(20)).requires_grad_()
+    with use_backend("triton"):
+        clip_loss(x, y, 1000.0).backward()
+    exact = by_autograd(x.detach(), y.detach(), 1000.0)
+    for given, wanted in ((x, exact[2] / 40), (y, exact[3] / 40)):
+        assert_close(given.grad.double(), wanted, rtol=2e-6, atol=1e-6)
+
+
 def _far():
     x = unit(20, 16, 6)
     return x, -x

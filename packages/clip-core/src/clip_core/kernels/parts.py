@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 _HALVES = (torch.bfloat16, torch.float16)
+_PAIRS_AT_ONCE = 8192
 
 
 class Choice(NamedTuple):
@@ -80,7 +81,11 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 def pair_cosines(rows: Tensor, columns: Tensor) -> Tensor:
     """(b,): the products of each row with the column of the same index, in the dtype of `wide`."""
-    return blocks.pair_cosines(_widened(rows), _widened(columns))
+    if rows.device.type == "cpu" or not len(rows):
+        return blocks.pair_cosines(_widened(rows), _widened(columns))
+    # Not all at once: widened features and their products would be more memory than the rest of the loss takes.
+    some = [slice(start, start + _PAIRS_AT_ONCE) for start in range(0, len(rows), _PAIRS_AT_ONCE)]
+    return torch.cat([blocks.pair_cosines(_widened(rows[here]), _widened(columns[here])) for here in some])
 
 
 def contrastive_statistics(
@@ -131,9 +136,8 @@ def contrastive_gradients(
         )
     from clip_core.kernels.programs import contrastive
 
-    losses = row_loss.to(own.dtype), column_loss.to(own.dtype)
     return contrastive.contrastive_gradients(
-        rows, columns, own, scale, *losses, offset, for_rows=for_rows, for_columns=for_columns
+        rows, columns, own, scale, row_loss, column_loss, offset, for_rows=for_rows, for_columns=for_columns
     )
 
 

@@ -109,15 +109,14 @@ def _(
 
 
 @torch.library.custom_op("clip_core::siglip_loss_backward", mutates_args=())
-def _backward(
-    gradient: Tensor, dx: Tensor, dy: Tensor, dscale: Tensor, dbias: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return dx * gradient, dy * gradient, dscale * gradient, dbias * gradient
+def _backward(gradient: Tensor, saved: Tensor, dtype: torch.dtype) -> Tensor:
+    # Written in the dtype of the input at once: a product in float32 beside it would be most of the memory.
+    return torch.mul(saved, gradient, out=torch.empty_like(saved, dtype=dtype))
 
 
 @_backward.register_fake
-def _(gradient: Tensor, dx: Tensor, dy: Tensor, dscale: Tensor, dbias: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return torch.empty_like(dx), torch.empty_like(dy), torch.empty_like(dscale), torch.empty_like(dbias)
+def _(gradient: Tensor, saved: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.empty_like(saved, dtype=dtype)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
@@ -126,9 +125,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
 
 
 def _differentiate(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    wanted = ctx.needs_input_grad[:4]
-    given = zip(_backward(gradient, *ctx.saved_tensors), ctx.dtypes, wanted, strict=True)
-    return (*(value.to(dtype) if needed else None for value, dtype, needed in given), None, None, None, None, None)
+    wanted = zip(ctx.saved_tensors, ctx.dtypes, ctx.needs_input_grad[:4], strict=True)
+    given = (_backward(gradient, saved, dtype) if needed else None for saved, dtype, needed in wanted)
+    return (*given, None, None, None, None, None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)

@@ -167,6 +167,7 @@ def _launch(
         sequences, length = result.shape[:2]
         tokens, tiles = 0, _tiles(length, channels)[-1:]
     else:
+        starts = starts.contiguous()
         sequences, length, tokens, tiles = len(starts) - 1, 0, len(result), _tiles(longest, channels)
         if sequences == 0:
             result.zero_()
@@ -192,7 +193,7 @@ def _launch(
         shorter = tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sequences", "tokens", "length"])
 def attend(
     packed,
     out,  # contiguous
@@ -243,7 +244,7 @@ def attend(
                 mix(mixed, n, out_stride, rounded(v[0].dtype, weights), v, 1.0, False, BLOCKS, PARTS, PAIRS, CHANNELS)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sequences", "tokens", "length"])
 def attend_backward(
     gradient,
     packed,

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import torch
 import triton
+from torch import Tensor
 
 __all__ = ["INTERPRETED", "LAUNCHES", "launch"]
 
@@ -23,7 +25,7 @@ LAUNCHES: Counter[str] = Counter()
 
 
 def launch(program: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """Start `program` on `grid`, unless the grid is empty.
+    """Start `program` on `grid`, on the device of its first tensor, unless the grid is empty.
 
     Args:
         program: a function under `triton.jit`.
@@ -34,5 +36,7 @@ def launch(program: Any, grid: tuple[int, ...], *arguments: Any, **constants: An
     if 0 in grid:
         return
     LAUNCHES[program.__name__] += 1
-    # Said, because a later Triton rounds products before it adds them where it is not.
-    program[grid](*arguments, **{"enable_fp_fusion": True, **constants})
+    # Triton starts a program on the current device and its stream, wherever the tensors are.
+    with torch.cuda.device_of(next(one for one in arguments if isinstance(one, Tensor))):
+        # Said, because a later Triton rounds products before it adds them where it is not.
+        program[grid](*arguments, **{"enable_fp_fusion": True, **constants})

@@ -87,7 +87,8 @@ def _multiply_float32(weights: Tensor, features: Tensor, into: Tensor, *, add: b
         weights.stride(1),
         features.stride(0),
         into.stride(0),
-        K=k,
+        k,
+        K=k if INTERPRETED else 0,
         ADD=add,
         BM=bm,
         BN=bn,
@@ -97,7 +98,7 @@ def _multiply_float32(weights: Tensor, features: Tensor, into: Tensor, *, add: b
     )
 
 
-@triton.jit(do_not_specialize=["m", "n"])
+@triton.jit(do_not_specialize=["m", "n", "count"])
 def multiply_float32(
     weights,
     features,
@@ -108,13 +109,17 @@ def multiply_float32(
     weight_step,
     feature_stride,
     into_stride,
+    count,
     K: tl.constexpr,
     ADD: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
 ):
-    """(m, K) @ (K, n) in products that are as exact as float32's; added to `into` with ADD."""
+    """(m, count) @ (count, n) in products that are as exact as float32's; added to `into` with ADD.
+
+    `count` changes with the batch, so it is no constant, but in the interpreter, which wants K in its place.
+    """
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     column = tl.program_id(1) * BN + tl.arange(0, BN)
     k = tl.arange(0, BK)
@@ -122,8 +127,8 @@ def multiply_float32(
     weight_at = weights + row_index[:, None] * weight_stride + k.to(tl.int64)[None, :] * weight_step
     feature_at = features + k.to(tl.int64)[:, None] * feature_stride + column[None, :]
     total = tl.zeros((BM, BN), dtype=tl.float32)
-    for start in range(0, K, BK):
-        there = start + k < K
+    for start in range(0, K if K > 0 else count, BK):
+        there = start + k < count
         x = tl.load(weight_at, mask=(row < m)[:, None] & there[None, :], other=0.0)
         y = tl.load(feature_at, mask=there[:, None] & (column < n)[None, :], other=0.0)
         total = tl.dot(x, y, total, input_precision="tf32x3")

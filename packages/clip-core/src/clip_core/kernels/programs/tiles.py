@@ -4,7 +4,7 @@ Shapes: b rows, B columns, D features, as in `blocks`. A program multiplies BM r
 time. A panel is some thousand rows, whose features stay in the second-level cache while all columns stream by. A slab
 is the part of the gradient with respect to the cosines that exists at one time.
 
-D and the number of rows and columns are numbers to the programs, not constants: one program serves all of them.
+The number of rows and columns is a number to the programs, not a constant: one program serves batches of every size.
 """
 
 from __future__ import annotations
@@ -82,6 +82,8 @@ class Tiles(NamedTuple):
 _TILES = {
     # (architecture at least, bytes of an element); chosen by what the compiler says of registers and shared memory
     # (tests/test_loss_programs.py), since no GPU has measured them.
+    (120, 2): Tiles(*(Tile(128, 128, 32, 8, 3),) * 3),  # no more shared memory than 8.6, and its instructions
+    (120, 4): Tiles(*(Tile(128, 64, 32, 8, 2),) * 3),
     (100, 2): Tiles(*(Tile(128, 128, 64, 8, 3),) * 3),
     (100, 4): Tiles(*(Tile(128, 128, 32, 8, 3),) * 3),
     (90, 2): Tiles(Tile(256, 128, 64, 8, 3), Tile(128, 128, 64, 8, 3, registers=128), Tile(128, 128, 64, 8, 3)),
