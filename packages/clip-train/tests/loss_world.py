@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from clip_core.kernels import blocks
 from clip_train.loss import ContrastiveLoss, clip_loss, siglip_loss
 
-SCALE, BIAS = 14.0, -3.0
+SCALE, BIAS, LARGE_SCALE = 14.0, -3.0, 1000.0
 KINDS = [(kind, scheme) for kind in ("clip", "siglip") for scheme in ("gather", "ring")]
 PAIRS, WIDTH = 5, 8
 Result = dict[str, Any]
@@ -39,6 +39,12 @@ def batch(pairs: int, width: int = WIDTH, seed: int = 0) -> tuple[Tensor, Tensor
     generator = torch.Generator().manual_seed(seed)
     images, texts = (torch.randn(pairs, width, dtype=torch.float64, generator=generator) for _ in range(2))
     return F.normalize(images), F.normalize(images + 2 * texts)
+
+
+def opposed(pairs: int) -> tuple[Tensor, Tensor]:
+    """Images and texts in float32 with the least cosine in each pair, where CLIP's loss is the largest."""
+    images = batch(pairs)[0].float()
+    return images, -images
 
 
 def part(values: Tensor, rank: int, world: int) -> Tensor:
@@ -54,6 +60,7 @@ def gradients_of(
     frozen: str = "",
     dtype: torch.dtype = torch.float64,
     factor: float = 1.0,
+    scale: float = SCALE,
     scale_shape: tuple[int, ...] = (),
     with_bias: bool = True,
 ) -> Result:
@@ -62,7 +69,7 @@ def gradients_of(
     values = {
         "i": images.to(dtype),
         "t": texts.to(dtype),
-        "s": torch.full(scale_shape, SCALE, dtype=scalars),
+        "s": torch.full(scale_shape, scale, dtype=scalars),
         "b": torch.tensor(BIAS, dtype=scalars),
     }
     inputs = {name: value.clone().requires_grad_(name not in frozen) for name, value in values.items()}
@@ -196,6 +203,8 @@ def losses(kind: str, scheme: str, rank: int, world: int) -> Iterator[tuple[str,
     yield "factor", gradients_of(loss, images, texts, factor=65536.0)
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         yield str(dtype), gradients_of(loss, images, texts, dtype=dtype)
+    far = (part(side, rank, world) for side in opposed(PAIRS * world))
+    yield "opposed", gradients_of(loss, *far, dtype=torch.float32, scale=LARGE_SCALE)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         yield "autocast", gradients_of(loss, images, texts, dtype=torch.float32)
     for frozen in ("i", "t", "it", "sb", "isb", "itsb"):

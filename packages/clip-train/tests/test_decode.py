@@ -111,7 +111,8 @@ def test_lengths_are_those_of_the_captions(shards: str) -> None:
     made = decoder(shards)
     batch = made.batch([(0, position) for position in range(16)])
     end = made.tokenizer.vocab_size - 1
-    assert batch.lengths.shape == (16,) and batch.lengths.device.type == "cpu"
+    assert batch.lengths.shape == (16,)
+    assert batch.lengths.device.type == "cpu"
     assert int(batch.lengths.max()) == batch.tokens.shape[1]
     for row, length in zip(batch.tokens.tolist(), batch.lengths.tolist(), strict=True):
         assert row[length - 1] == end

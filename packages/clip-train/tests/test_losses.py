@@ -146,6 +146,21 @@ def test_half_precision_is_widened_once(
         assert all(torch.equal(a[name], b[name]) for a, b in zip(under, results, strict=True) for name in "itsb")
 
 
+@several
+@pytest.mark.parametrize("scheme", ["gather", "ring"])
+def test_large_logits_are_as_exact_as_in_one_process(loss_worlds: Worlds, world: int, scheme: str) -> None:
+    images, texts = cases.opposed(PAIRS * world)
+    inputs = [value.double().requires_grad_() for value in (images, texts, torch.tensor(cases.LARGE_SCALE))]
+    exact = dict(zip("its", torch.autograd.grad(by_matrix("clip", *inputs, torch.zeros(())), inputs), strict=True))
+    alone = cases.gradients_of(kernels.clip_loss, images, texts, dtype=torch.float32, scale=cases.LARGE_SCALE)
+    results = found(loss_worlds, world, f"clip {scheme} opposed")
+    joined = {name: torch.cat([result[name] for result in results]) / world for name in "it"}
+    joined["s"] = torch.stack([result["s"] for result in results]).mean()
+    for name, truth in exact.items():
+        ours, reference = (float((side[name].double() - truth).norm()) for side in (joined, alone))
+        assert ours <= 1.2 * reference + 1e-7 * float(truth.norm()), name
+
+
 @every_world
 @every_loss
 @pytest.mark.parametrize("frozen", ["i", "t", "it", "sb", "isb", "itsb"])
@@ -271,8 +286,8 @@ def test_each_scheme_sends_and_holds_what_it_says(
     features = (world - 1) * pairs * width * (texts * size + 4)
     for counted in found(loss_worlds, world, f"count {kind} {scheme} {dtype}"):
         sent = sum(value for name, value in counted["bytes"].items() if name != "torch.int64")
-        small = sent - features  # cosines, statistics, losses: numbers per pair
-        assert small == (0 if kind == "siglip" else (world - 1) * pairs * 4 * (5 if scheme == "ring" else 4))
+        small = sent - features  # cosines, statistics and losses (float64): numbers per pair
+        assert small == (0 if kind == "siglip" else (world - 1) * pairs * (4 * (4 if scheme == "ring" else 3) + 8))
         assert counted["bytes"]["torch.int64"] == (world - 1) * 12 * 8
         if kind == "siglip":
             assert counted["units"] == 3

@@ -26,9 +26,9 @@ def clip(share: Share, exchange: Exchange, wanted: Wanted) -> Found:
     given = rows, columns, all_own, share.scale
     offset = exchange.rank * pairs
     of_rows, of_columns = parts.contrastive_statistics(*given, offset, backend=backend)
-    row_loss = parts.log_sum_exp(of_rows)
-    column_loss = parts.log_sum_exp(_merged(of_columns, exchange))
-    loss = mean_loss(row_loss, column_loss)
+    row_loss = parts.log_sum_exp(of_rows, torch.float64)
+    column_loss = parts.log_sum_exp(_merged(of_columns, exchange), torch.float64)
+    loss = mean_loss(row_loss, column_loss, share)
     if not wanted.anything:
         return Found.without_gradients(loss)
     all_column_losses = exchange.gather(column_loss)

@@ -26,28 +26,28 @@ _FOLLOWING = 1  # the channel of what follows the blocks
 
 
 class _Block(NamedTuple):
-    """Texts of one process on their way, and what has to be known of them."""
+    """Texts of one process on their way back, and what has to be known of them."""
 
     texts: Tensor
     """(b, D)"""
     own: Tensor
     """(b,) cosines with their images."""
     loss: Tensor
-    """(b,) of these columns; empty until it is known."""
+    """(b,) of these columns, float64."""
 
 
 def clip(share: Share, exchange: Exchange, wanted: Wanted) -> Found:
     """CLIP's loss of this process's pairs, with gradients."""
     own = parts.pair_cosines(share.rows, share.columns(share.texts))
-    block = _Block(share.texts, own, own.new_empty(0))
+    texts, of_pairs = share.texts, own
     following: Hop | None = None
     of_rows: parts.Statistics | None = None
     of_columns: parts.Statistics | None = None
     for step in range(exchange.size):
-        onward = None if step == exchange.size - 1 else exchange.hop(block, 1)
-        cosines, offset = (own, 0) if step == 0 else _without_pairs(block.own, own)
+        onward = None if step == exchange.size - 1 else exchange.hop([texts, of_pairs], 1)
+        cosines, offset = (own, 0) if step == 0 else _without_pairs(of_pairs, own)
         of_these, of_columns = parts.contrastive_statistics(
-            share.rows, share.columns(block.texts), cosines, share.scale, offset, backend=share.choice.backend
+            share.rows, share.columns(texts), cosines, share.scale, offset, backend=share.choice.backend
         )
         of_columns = parts.Statistics(*(part[: len(own)] for part in of_columns))
         of_rows = of_these if of_rows is None else of_rows.merged(of_these)
@@ -55,14 +55,14 @@ def clip(share: Share, exchange: Exchange, wanted: Wanted) -> Found:
             of_columns = parts.Statistics(*following.wait()).merged(of_columns)
         if onward is not None:
             following = exchange.hop(of_columns, 1, _FOLLOWING)
-            block = _Block(*onward.wait())
+            texts, of_pairs = onward.wait()
     assert of_rows is not None
     assert of_columns is not None
-    row_loss, column_loss = parts.log_sum_exp(of_rows), parts.log_sum_exp(of_columns)
+    row_loss, column_loss = (parts.log_sum_exp(found, torch.float64) for found in (of_rows, of_columns))
     if not wanted.anything:
         (mine,) = exchange.hop([column_loss], 1).wait()
-        return Found.without_gradients(mean_loss(row_loss, mine))
-    return _clip_gradients(share, exchange, wanted, own, row_loss, block._replace(loss=column_loss))
+        return Found.without_gradients(mean_loss(row_loss, mine, share))
+    return _clip_gradients(share, exchange, wanted, own, row_loss, _Block(texts, of_pairs, column_loss))
 
 
 def _clip_gradients(
@@ -96,7 +96,7 @@ def _clip_gradients(
                 following = exchange.hop([found.columns], -1, _FOLLOWING)
         if onward is not None:
             block = _Block(*onward.wait())
-    return _found(mean_loss(row_loss, block.loss), total, wanted, 2 * len(share.rows))
+    return _found(mean_loss(row_loss, block.loss, share), total, wanted, 2 * len(share.rows))
 
 
 def siglip(share: Share, exchange: Exchange, wanted: Wanted) -> Found:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from clip_core.kernels import parts
@@ -101,6 +100,6 @@ class Found(NamedTuple):
         return cls(loss, *halves)
 
 
-def mean_loss(row_loss: Tensor, column_loss: Tensor) -> Tensor:
-    """Of the losses (b,) of the rows and of the columns of this process, in their dtype."""
-    return ((row_loss.mean(dtype=torch.float64) + column_loss.mean(dtype=torch.float64)) / 2).to(row_loss.dtype)
+def mean_loss(row_loss: Tensor, column_loss: Tensor, share: Share) -> Tensor:
+    """Of the losses (b,) of the rows and of the columns of this process, float64; in the dtype of the scale."""
+    return ((row_loss.mean() + column_loss.mean()) / 2).to(share.scale.dtype)
