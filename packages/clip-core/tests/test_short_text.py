@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import clip_core
+import clip_core.towers.text
 from clip_core.building import build
 from clip_core.layers.block import Transformer
 from clip_core.layers.reading import FirstPosition, plant
-from clip_core.towers.short_text import readable, shorten
+from clip_core.towers.short_text import readable
 
 WORDS = 6  # few, so that texts often begin alike
 
@@ -144,6 +145,31 @@ def test_vmapped_texts_have_the_same_features(tiny: clip_core.Bundle) -> None:
     with torch.no_grad():
         mapped = torch.vmap(lambda row: tiny.model.text_features(row[None])[0])(tokens)
         torch.testing.assert_close(mapped, tiny.model.text_features(tokens), atol=1e-5, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.parametrize("lengths", [None, [3, 9]])
+@pytest.mark.parametrize("seen", [True, False], ids=["ids on the CPU", "ids elsewhere"])
+def test_transforms_of_the_weights_have_the_same_gradients(
+    lengths: list[int] | None, seen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_with().double()
+    tokens = torch.zeros(2, 32, dtype=torch.int64)
+    tokens[:, 0], tokens[0, 2], tokens[1, 8] = 1, 511, 511
+    if not seen:
+        monkeypatch.setattr(clip_core.towers.text, "readable", lambda tokens: False)
+
+    def total(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        output = torch.func.functional_call(model, weights, (None, tokens, lengths))
+        return (output.text_features * torch.linspace(-1, 2, 128, dtype=torch.float64)).sum()
+
+    weights = dict(model.named_parameters())
+    name = "token_embedding.weight"
+    (expected,) = torch.autograd.grad(total(weights), [weights[name]])
+    torch.testing.assert_close(torch.func.grad(total)(weights)[name], expected, atol=1e-12, rtol=0)
+    both = torch.vmap(total)({name: torch.stack([value, value]).detach() for name, value in weights.items()})
+    torch.testing.assert_close(both, total(weights).detach().expand(2), atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("layer_scale", [None, 0.3])

@@ -32,7 +32,8 @@ def plain(tokens: Tensor) -> bool:
         type(tokens) is Tensor
         and not torch.compiler.is_compiling()
         and torch._C._get_tracing_state() is None
-        and not torch._C._functorch.is_functorch_wrapped_tensor(tokens)
+        # Under a transform of other tensors, as of the weights, what is computed from the ids is wrapped like those.
+        and torch._C._functorch.peek_interpreter_stack() is None
     )
 
 
