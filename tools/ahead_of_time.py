@@ -20,7 +20,7 @@ from triton.compiler import ASTSource
 
 __all__ = ["SHARED_MEMORY", "Compiled", "compile_for"]
 
-SHARED_MEMORY = {80: 166_912, 86: 101_376, 90: 232_448, 100: 232_448}
+SHARED_MEMORY = {80: 166_912, 86: 101_376, 90: 232_448, 100: 232_448, 120: 101_376}
 """Bytes that one block may have, by architecture."""
 
 

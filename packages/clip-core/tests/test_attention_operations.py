@@ -147,6 +147,7 @@ def test_under_autocast_what_is_packed_has_its_dtype(monkeypatch: pytest.MonkeyP
         (lambda: packed_attention(drawn(7, 3, 2, 8), torch.zeros(0).int(), 7, causal=True), r"starts \(0,\)"),
         (lambda: packed_attention(drawn(7, 3, 2, 8), torch.zeros(2, 2).int(), 7, causal=True), r"starts \(2, 2\)"),
         (lambda: packed_attention(drawn(7, 3, 2, 8), starts_of([7]), -1, causal=True), "longest -1"),
+        (lambda: packed_attention(drawn(7, 3, 2, 8), starts_of([7]).to("meta"), 7, causal=True), "starts on meta"),
     ],
 )
 def test_wrong_arguments_are_named(call, message: str) -> None:

@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("triton", minversion="3.6")
 
 from ahead_of_time import SHARED_MEMORY, compile_for
-from clip_core.kernels.programs import contrastive, sigmoid, tiles
+from clip_core.kernels.programs import contrastive, products, sigmoid, tiles
 from interpreted import run_interpreted
 
 INTERPRETED = Path(__file__).parent / "interpreted"
@@ -123,6 +123,23 @@ def test_compiles_to_matrix_instructions_without_spills(name, architecture, kind
 
 
 @pytest.mark.aot
+@pytest.mark.parametrize(("architecture", "instruction"), [(80, "HMMA"), (90, "HGMMA")])
+@pytest.mark.parametrize("turned", [False, True])
+def test_products_of_float32_compile_for_a_batch_of_any_size(architecture, instruction, turned):
+    one, other = ("weight_stride", "weight_step") if turned else ("weight_step", "weight_stride")
+    constants = {"K": 0, "ADD": True, "BM": 128, "BN": 64, "BK": 32, one: 1}
+    types = dict.fromkeys(("weights", "features", "into"), "*fp32")
+    types |= dict.fromkeys(("m", "n", "count", other, "feature_stride", "into_stride"), "i32")
+    aligned = ("weights", "features", "into", other, "feature_stride", "into_stride")
+    made = compile_for(
+        architecture, products.multiply_float32, types, constants, aligned=aligned, num_warps=8, num_stages=2
+    )
+    assert made.stack == 0
+    assert made.count(instruction) > 0
+    assert made.count("LDGSTS") > 0
+
+
+@pytest.mark.aot
 def test_two_programs_for_weights_fit_beside_each_other():
     made = compiled("weights", 90, "bf16")
     assert 2 * (made.shared + 1024) <= 233_472
@@ -130,6 +147,6 @@ def test_two_programs_for_weights_fit_beside_each_other():
 
 
 @pytest.mark.aot
-@pytest.mark.parametrize(("architecture", "kind"), [(86, "fp32"), (100, "bf16")])
+@pytest.mark.parametrize(("architecture", "kind"), [(86, "fp32"), (100, "bf16"), (120, "bf16")])
 def test_compiles_for_other_architectures(architecture, kind):
     assert compiled("statistics", architecture, kind).shared <= SHARED_MEMORY[architecture]

@@ -32,8 +32,8 @@ _LOG2_E = 1.4426950408889634
 TILE = 768
 """Rows and columns of logits at a time on a CPU; 4 MiB in float32, which a core's cache holds while they are worked on.
 """
-_TILE_ELSEWHERE = 8192
-"""On a GPU, which is idle between small products; 256 MiB."""
+_TILE_ELSEWHERE = 4096
+"""On a GPU, which is idle between small products; 64 MiB, and a gradient takes five of these at a time."""
 
 
 class Statistics(NamedTuple):

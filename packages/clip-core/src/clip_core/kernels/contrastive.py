@@ -27,8 +27,8 @@ def clip_loss(
     On a CUDA device Triton's programs run where they can, elsewhere plain torch; `use_backend` chooses by hand.
 
     Logits are float32 whatever the features are, float64 for float64 ones. Features of half precision are multiplied as
-    they are and summed in float32. Autocast has a say on a CUDA device alone: there float32 features are rounded to its
-    dtype before they are multiplied. Each gradient has the dtype of its input. There is no second derivative.
+    they are and summed in float32. Autocast has a say where Triton's programs run: there float32 features are rounded
+    to its dtype before they are multiplied. Each gradient has the dtype of its input. There is no second derivative.
 
     Args:
         image_features: (B, D), rows of length 1, of any dtype and strides.
