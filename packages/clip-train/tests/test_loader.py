@@ -129,3 +129,18 @@ def test_an_error_in_a_worker_keeps_its_type_and_its_words(tmp_path: Path, make:
     with pytest.raises(DataError, match=r"x\.tar: short read") as caught:
         list(iterate_batches(made, 8, range(1), workers=1, device=CPU))
     assert "Traceback" not in str(caught.value)
+
+
+def test_a_worker_keeps_quiet_of_an_interrupted_trainer_and_of_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    try:
+        loader._start_worker(0)
+        sys.excepthook(ConnectionResetError, ConnectionResetError("left"), None)
+        assert capsys.readouterr().err == ""
+        sys.excepthook(ValueError, ValueError("a defect"), None)
+        assert "a defect" in capsys.readouterr().err
+    finally:
+        signal.signal(signal.SIGINT, before)

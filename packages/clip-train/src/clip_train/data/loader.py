@@ -20,6 +20,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from types import TracebackType
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -123,3 +124,11 @@ def _as_is(batch: Batch | ClipError) -> Batch | ClipError:
 def _start_worker(number: int) -> None:
     # Ctrl-C reaches the whole process group; the training process alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _report
+
+
+def _report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    # The thread that hands out tensors says through this hook that the training process was interrupted while it took
+    # one. That is no news, and it would stand in the middle of what the training process says.
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
