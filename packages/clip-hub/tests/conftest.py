@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,3 +22,20 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         yield server
         # Before 1.0 there is none to close.
         getattr(huggingface_hub, "close_session", lambda: None)()
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between tries the client and we wait for seconds; here nobody need."""
+    from types import SimpleNamespace
+
+    from huggingface_hub import file_download
+
+    import clip_hub.retrying
+
+    clock = SimpleNamespace(sleep=lambda _: None, time=time.time, monotonic=time.monotonic)
+    monkeypatch.setattr(file_download, "time", clock)
+    http = sys.modules.get("huggingface_hub.utils._http")
+    if http is not None:
+        monkeypatch.setattr(http, "time", clock)
+    monkeypatch.setattr(clip_hub.retrying, "sleep", lambda _: None)

@@ -14,14 +14,6 @@ NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 BODY = bytes(range(256)) * 4000
 
 
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client's own retries sleep for seconds; here they need not."""
-    import time
-
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-
-
 def test_the_first_name_that_the_repository_has_is_taken(hub) -> None:
     hub.files[REPO, NAMES[1]] = BODY
     path = fetch(REPO, NAMES, cache_dir=hub.cache)

@@ -32,12 +32,6 @@ TOKENIZER = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client's own retries sleep for seconds; here they need not."""
-    monkeypatch.setattr("time.sleep", lambda _: None)
-
-
 @pytest.fixture(scope="module")
 def bundle() -> clip_core.Bundle:
     torch.manual_seed(0)

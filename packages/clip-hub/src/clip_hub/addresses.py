@@ -6,12 +6,10 @@ and continued. What this room leaves out: repositories of the Hub, which state t
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import logging
 import os
 import re
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,19 +17,17 @@ from pathlib import Path
 
 from clip_core.convert.reading import FILE_SUFFIXES
 from clip_core.errors import ConfigError
+from clip_hub.cache import sha256
 from clip_hub.download import DownloadError
+from clip_hub.retrying import RETRIED, Broken, retry_after, retrying
+from clip_hub.transfer import is_full_disk
 
 __all__ = ["fetch_address", "is_address"]
 
 _log = logging.getLogger(__name__)
 _BLOCK = 1 << 20
-_TRIES = 4
 _TIMEOUT = 30.0
 """Seconds without a byte after which a connection counts as broken."""
-
-
-class _Broken(Exception):
-    """A connection that may be better the next time."""
 
 
 def is_address(text: object) -> bool:
@@ -69,7 +65,7 @@ def fetch_address(address: str, *, cache_dir: str | os.PathLike[str] | None = No
         target.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(target.parent / ".lock"):  # a second process waits, and finds the file
             if target.is_file():
-                if _sha256(target) == digest:
+                if sha256(target) == digest:
                     return target
                 _log.warning("%s is damaged in the cache (its hash differs); fetching it again", target)
                 target.unlink()
@@ -80,24 +76,18 @@ def fetch_address(address: str, *, cache_dir: str | os.PathLike[str] | None = No
                 )
             _download(place, target, digest)
     except OSError as error:
-        cause = "the disk is full; free some space" if error.errno == 28 else f"{error}; change that"
+        cause = "the disk is full; free some space" if is_full_disk(error) else f"{error}; change that"
         raise DownloadError(f"Cannot keep {place} in {target.parent}: {cause}, or pass another cache_dir.") from error
     return target
 
 
 def _download(place: str, target: Path, digest: str) -> None:
     part = target.with_name(f"{target.name}.part")
-    for attempt in range(_TRIES):
-        try:
-            _receive(place, part)
-            break
-        except _Broken as error:
-            if attempt == _TRIES - 1:
-                raise DownloadError(
-                    f"Cannot fetch {place}: {error}, {_TRIES} times. What arrived is kept; try again later."
-                ) from error
-            time.sleep(2.0**attempt)
-    found = _sha256(part)
+    try:
+        retrying(lambda: _receive(place, part), place)
+    except Broken as error:
+        raise DownloadError(f"Cannot fetch {place}: {error}. What arrived is kept; try again later.") from error
+    found = sha256(part)
     if found != digest:
         part.unlink()
         raise DownloadError(
@@ -123,15 +113,11 @@ def _receive(place: str, part: Path) -> None:
     except urllib.error.HTTPError as error:
         if error.code == 416 and held:  # nothing is missing, or the file has become shorter: its hash will tell
             return
-        if error.code >= 500 or error.code == 429:
-            raise _Broken(f"the server answered {error.code} ({error.reason})") from error
+        if error.code in RETRIED:
+            after = retry_after(dict(error.headers.items()))
+            raise Broken(f"the server answered {error.code} ({error.reason})", after) from error
         raise DownloadError(f"Cannot fetch {place}: the server answered {error.code} ({error.reason}).") from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        raise _Broken(f"the connection broke ({getattr(error, 'reason', error) or type(error).__name__})") from error
+        raise Broken(f"the connection broke ({getattr(error, 'reason', error) or type(error).__name__})") from error
     if expected is not None and received != int(expected):
-        raise _Broken(f"the body was cut after {received} of {expected} bytes")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        raise Broken(f"the body was cut after {received} of {expected} bytes")

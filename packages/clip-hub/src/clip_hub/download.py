@@ -1,25 +1,26 @@
 """Fetching one file from the Hub into huggingface_hub's cache, and never using it unless its bytes are right.
 
-The Hub names a large file by its sha256 and a small one by its git hash, and the client's cache keeps that name; the
-client itself compares sizes only. A file whose hash differs is thrown away and fetched once more. What this room leaves
-out: what is in the file.
+The Hub names a large file by its sha256 and a small one by its git hash, and the cache keeps that name; the client
+itself compares sizes only. Bytes are hashed once, before they get their place in the cache, and again where somebody
+has touched them; those that differ are thrown away and fetched once more. A download that was cut or killed goes on
+where it stopped. What this room leaves out: what is in the file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from clip_core.errors import ClipError
+from clip_hub.cache import RepositoryCache, is_commit, is_hash
+from clip_hub.retrying import Broken, retrying
+from clip_hub.transfer import CannotFetch, Missing, Promise, Token, ask, fetch_by_xet, is_full_disk, receive
 
 __all__ = ["DownloadError", "NotInRepository", "fetch"]
 
 _log = logging.getLogger(__name__)
-_HASH = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 
 
 class DownloadError(ClipError):
@@ -36,130 +37,212 @@ def fetch(
     *,
     revision: str = "main",
     cache_dir: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
+    token: Token = None,
+    recheck: bool = False,
 ) -> Path:
     """The local path of the first of `files` that `repo` has, downloaded unless the cache holds it, and verified.
 
-    `HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_HOME` and `HF_TOKEN` are honoured by huggingface_hub.
+    `HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_HOME` and `HF_TOKEN` are honoured as huggingface_hub reads them.
+
+    Args:
+        repo: "org/name".
+        files: names in the order of preference.
+        revision: a branch, a tag, "refs/pr/1" or a commit.
+        cache_dir: default huggingface_hub's.
+        token: default the one of `hf auth login`; False for none.
+        recheck: hash a file of the cache although it was found right before and has not been touched since.
 
     Raises:
         NotInRepository: it has none of them.
         DownloadError: not found, no access, no network, a full disk, or bytes that differ from what the Hub promised.
     """
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
     for name in files:
+        head = _head(repo, name, revision)
         try:
-            path = _download(repo, name, revision, cache_dir, token)
-        except LocalEntryNotFoundError as error:
-            # The Hub is out of reach and this name is not in the cache, which may remember that there is none.
-            if _known_missing(repo, name, revision, cache_dir):
-                continue
-            cached = [found for other in files if (found := _cached(repo, other, revision, cache_dir))]
-            if not cached:
-                raise _explained(error, repo, name, revision) from error
-            path = cached[0]
-        except EntryNotFoundError:
+            cache = RepositoryCache.of(repo, cache_dir)
+            return _File(cache, name, revision, token, recheck).path()
+        except Missing:
             continue
-        except Exception as error:
-            raise _explained(error, repo, name, revision) from error
-        if _intact(path, repo, name, revision, token):
-            return path
-        _log.warning("%s of %s is damaged in the cache (its hash differs); fetching it again", name, repo)
-        _discard(path)
-        try:
-            path = _download(repo, name, revision, cache_dir, token)
-        except Exception as error:
-            raise _explained(error, repo, name, revision) from error
-        if _intact(path, repo, name, revision, token):
-            return path
-        _discard(path)
-        raise DownloadError(
-            f"{name} of {repo} at {revision} arrived with a wrong hash twice and was thrown away. "
-            "A proxy or a mirror (HF_ENDPOINT) may be changing it; try another one."
-        )
+        except Broken as error:
+            if cache.known_missing(name, revision):
+                continue
+            # The Hub is out of reach; another of the names that is here is better than nothing.
+            other = next((other for other in files if other != name and cache.find(other, revision)), None)
+            if other is None:
+                raise DownloadError(f"{head}: {_out_of_reach(error)}.") from error
+            commit = cache.commit(revision)
+            return fetch(repo, [other], revision=commit, cache_dir=cache_dir, token=token, recheck=recheck)
+        except CannotFetch as error:
+            raise DownloadError(f"{head}: {error}.") from error
+        except OSError as error:
+            cause = (
+                "the disk is full; free some space, or pass another cache_dir. What arrived is kept"
+                if is_full_disk(error)
+                else f"the cache {cache.root} cannot be used ({error}); change that, or pass another cache_dir"
+            )
+            raise DownloadError(f"{head}: {cause}.") from error
+        except ValueError as error:  # a name that no repository, file or revision can have
+            raise DownloadError(f"{head}: {error}") from error
     raise NotInRepository(f"{repo} at {revision} has none of {', '.join(files)}. Look at what the repository holds.")
 
 
-def _download(
-    repo: str, name: str, revision: str, cache_dir: str | os.PathLike[str] | None, token: str | bool | None
-) -> Path:
-    from huggingface_hub import hf_hub_download
+class _File:
+    """One file at one revision, and how it comes into the cache."""
 
-    cache = os.fspath(cache_dir) if cache_dir is not None else None
-    return Path(hf_hub_download(repo, name, revision=revision, cache_dir=cache, token=token, library_name="clip-hub"))
+    def __init__(self, cache: RepositoryCache, name: str, revision: str, token: Token, recheck: bool) -> None:
+        self._cache, self._name, self._revision, self._token = cache, name, revision, token
+        self._recheck = recheck
+        self._repo = cache.repo
 
+    def path(self) -> Path:
+        """Where it is, verified.
 
-def _cached(repo: str, name: str, revision: str, cache_dir: str | os.PathLike[str] | None) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
+        Raises:
+            Missing, CannotFetch, Broken, OSError: as `transfer`.
+            DownloadError: wrong bytes twice.
+        """
+        held = self._cache.find(self._name, self._revision)
+        if is_commit(self._revision):  # nothing about it changes, so there is nothing to ask
+            if held is not None and self._is_sound(held):
+                return held
+            if held is None and self._cache.known_missing(self._name, self._revision):
+                raise Missing(self._revision)
+        try:
+            promise = self._ask(again=held is None)
+        except Broken as error:
+            if held is None:
+                raise
+            if not _offline():
+                _log.warning("%s of %s: %s; using the cache", self._name, self._repo, error)
+            if not self._is_sound(held):
+                raise
+            return held
+        path = self._obtained(promise)
+        self._cache.remember(self._revision, promise.commit)
+        return path
 
-    cache = os.fspath(cache_dir) if cache_dir is not None else None
-    found = try_to_load_from_cache(repo, name, cache_dir=cache, revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    def _ask(self, *, again: bool) -> Promise:
+        """What the Hub promises; asked several times if `again`, as there is nothing else to go by."""
+        if _offline():
+            raise Broken("HF_HUB_OFFLINE forbids the network")
+        try:
+            if not again:
+                return ask(self._repo, self._name, self._revision, self._token)
+            return retrying(
+                lambda: ask(self._repo, self._name, self._revision, self._token), f"{self._name} of {self._repo}"
+            )
+        except Missing as error:
+            if error.commit:
+                self._cache.remember_missing(error.commit, self._name)
+                self._cache.remember(self._revision, error.commit)
+            raise
 
+    def _obtained(self, promise: Promise) -> Path:
+        cache = self._cache
+        held = cache.find(self._name, promise.commit)
+        if held is not None and self._is_sound(held, promise.etag):
+            return held
+        if promise.xet:
+            return self._by_xet(promise)
+        with cache.lock(promise.etag):
+            held = cache.find(self._name, promise.commit)  # another process may have fetched it meanwhile
+            if held is not None and self._is_sound(held, promise.etag):
+                return held
+            blob = cache.blob(promise.etag)
+            if not (blob.is_file() and self._is_sound(blob, promise.etag)):
+                blob.parent.mkdir(parents=True, exist_ok=True)
+                self._fill(blob, promise)
+            return cache.link(promise.commit, self._name, blob)
 
-def _known_missing(repo: str, name: str, revision: str, cache_dir: str | os.PathLike[str] | None) -> bool:
-    """Whether the Hub has said before that this revision has no such file."""
-    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+    def _fill(self, blob: Path, promise: Promise) -> None:
+        part = blob.with_name(f"{blob.name}.incomplete")
+        wrong = 0
+        while True:
+            continued = part.is_file() and part.stat().st_size > 0
+            self._receive(part, promise)
+            if not is_hash(promise.etag):
+                _log.warning("%s of %s cannot be checked: the Hub states no hash of it", self._name, self._repo)
+                break
+            if self._cache.is_sound(part, promise.etag):
+                break
+            part.unlink()
+            wrong += not continued  # what lay there from before may have been at fault
+            if wrong == 2:
+                raise self._wrong_twice()
+            _log.warning("%s of %s arrived with a wrong hash; fetching it again", self._name, self._repo)
+        os.replace(part, blob)
+        if is_hash(promise.etag):
+            self._cache.mark(blob, promise.etag)
 
-    cache = os.fspath(cache_dir) if cache_dir is not None else None
-    return try_to_load_from_cache(repo, name, cache_dir=cache, revision=revision) is _CACHED_NO_EXIST
+    def _receive(self, part: Path, promise: Promise) -> None:
+        tried = False
 
+        def once() -> None:
+            nonlocal tried
+            # The address of a large file is good for an hour or so.
+            current = ask(self._repo, self._name, promise.commit, self._token) if tried else promise
+            tried = True
+            receive(self._repo, self._name, current, part, self._token)
 
-def _intact(path: Path, repo: str, name: str, revision: str, token: str | bool | None) -> bool:
-    """Whether the bytes are those that the Hub promised under this name."""
-    promised = path.resolve().name
-    if not _HASH.fullmatch(promised):
-        # A cache on a file system without links does not keep the hash as a name; then the Hub has to be asked.
-        promised = _ask_hash(repo, name, revision, token)
-    if not _HASH.fullmatch(promised):
-        _log.warning("%s of %s cannot be checked: its hash is not in the cache and the Hub was not asked", name, repo)
-        return True
-    # Large files are named by the sha256 of their bytes, small ones by their hash as a git object.
-    digest = hashlib.sha256() if len(promised) == 64 else hashlib.sha1(usedforsecurity=False)
-    if digest.name == "sha1":
-        digest.update(b"blob %d\0" % path.stat().st_size)
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest() == promised
+        try:
+            retrying(once, f"{self._name} of {self._repo}")
+        except Broken as error:
+            raise CannotFetch(f"{error}. What arrived is kept; try again later") from error
 
+    def _by_xet(self, promise: Promise) -> Path:
+        for _ in range(2):
+            path = retrying(
+                lambda: fetch_by_xet(self._repo, self._name, promise.commit, self._cache.root, self._token),
+                f"{self._name} of {self._repo}",
+            )
+            if self._is_sound(path, promise.etag):
+                return path
+        raise self._wrong_twice()
 
-def _ask_hash(repo: str, name: str, revision: str, token: str | bool | None) -> str:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    def _is_sound(self, path: Path, digest: str = "") -> bool:
+        """Whether the bytes are right; those that are not are gone afterwards."""
+        if not self._recheck and self._cache.is_marked(path):
+            return True
+        digest = digest or self._cache.promised(path)
+        if not digest and not _offline():
+            # A cache without links does not keep the hash as a name.
+            try:
+                digest = ask(self._repo, self._name, self._revision, self._token).etag
+            except (Missing, CannotFetch, Broken):
+                digest = ""
+        if not is_hash(digest):
+            _log.warning(
+                "%s of %s cannot be checked: its hash is not in the cache and the Hub does not say it",
+                self._name,
+                self._repo,
+            )
+            return True
+        if self._cache.is_sound(path, digest):
+            self._cache.mark(path, digest)
+            return True
+        _log.warning("%s of %s is damaged in the cache (its hash differs) and was removed", self._name, self._repo)
+        self._cache.discard(path)
+        return False
 
-    try:
-        found = get_hf_file_metadata(hf_hub_url(repo, name, revision=revision), token=token).etag
-    except Exception:
-        return ""  # offline, or a Hub that does not answer: the caller says that nothing was checked
-    return found or ""
-
-
-def _discard(path: Path) -> None:
-    path.resolve().unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
-
-
-def _explained(error: Exception, repo: str, name: str, revision: str) -> DownloadError:
-    from huggingface_hub import errors
-
-    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
-    if isinstance(error, errors.GatedRepoError):
-        cause = "access is gated; accept its terms on the Hub and log in with `hf auth login`"
-    elif isinstance(error, errors.RepositoryNotFoundError):
-        cause = "there is no such repository, or it is private; check the name, or log in with `hf auth login`"
-    elif isinstance(error, errors.RevisionNotFoundError):
-        cause = "there is no such revision"
-    elif isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
-        cause = "there is no such file"
-    elif isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
-        cause = (
-            "it is not in the cache and HF_HUB_OFFLINE forbids the network; fetch it once with the network on"
-            if offline
-            else "it is not in the cache and the Hub is out of reach; check the network, or set HF_ENDPOINT to a mirror"
+    def _wrong_twice(self) -> DownloadError:
+        return DownloadError(
+            f"{_head(self._repo, self._name, self._revision)}: it arrived with a wrong hash twice and was "
+            "thrown away. A proxy or a mirror (HF_ENDPOINT) may be changing it; try another one."
         )
-    elif isinstance(error, OSError) and error.errno == 28:
-        cause = "the disk is full; free some space or pass another cache_dir"
-    else:
-        cause = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
-    return DownloadError(f"Cannot fetch {name} of {repo} at {revision}: {cause}.")
+
+
+def _head(repo: str, name: str, revision: str) -> str:
+    return f"Cannot fetch {name} of {repo} at {revision}"
+
+
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _out_of_reach(error: Broken) -> str:
+    if _offline():
+        return "it is not in the cache and HF_HUB_OFFLINE forbids the network; fetch it once with the network on"
+    cure = "check the network, try later, or set HF_ENDPOINT to a mirror"
+    return f"it is not in the cache, and {error}; {cure}"

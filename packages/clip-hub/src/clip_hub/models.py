@@ -22,7 +22,7 @@ from clip_core.presets import split_name
 from clip_core.tokenizer import MissingTokenizer, Tokenizer
 from clip_core.weights import SUFFIXES
 from clip_hub.addresses import fetch_address, is_address
-from clip_hub.download import fetch
+from clip_hub.download import DownloadError, fetch
 from clip_hub.registry import find, find_name
 from clip_hub.repository import fetch_model, fetch_vocabulary
 from clip_hub.tag import Tag
@@ -158,7 +158,13 @@ def load(
     model, _, tag = text.partition(":")
     known = split_name(model)[0] in list_models()
     if text.startswith(_HUB) or (not known and _REPOSITORY.fullmatch(repo) and not Path(text).exists()):
-        return _load_repository(repo, revision or "main", precision, device, cache_dir, token)
+        try:
+            return _load_repository(repo, revision or "main", precision, device, cache_dir, token)
+        except DownloadError as error:
+            if text.startswith(_HUB):
+                raise
+            # Whoever meant a folder should not have to guess why the Hub was asked.
+            raise type(error)(f"{error} There is no folder {text!r} here, either.") from error
     if not known:
         if Path(text).is_file():
             raise ConfigError(f"{text!r} is a file; say which architecture it is for, as in 'ViT-B-32:{text}'.")
