@@ -60,7 +60,7 @@ def prepare(config: TrainConfig) -> Plan:
     _refuse_to_run_in_a_worker()
     _refuse_several_processes()
     device = resolve_device(config.run.device)
-    clip_core.get_config(config.model.model)
+    _refuse_captioners(config.model.model)
     source = open_source(config.data)
     bundle = _build_bundle(config, device)
     _say_which_loss(config.optim, bundle.model)
@@ -98,6 +98,14 @@ def _refuse_to_run_in_a_worker() -> None:
         raise ConfigError(
             "Training was started again by a data worker that imported this script. Where workers are spawned (macOS, "
             'Windows) the call of clip_train.train belongs under `if __name__ == "__main__":`.'
+        )
+
+
+def _refuse_captioners(model: str) -> None:
+    if clip_core.get_config(model).decoder is not None:
+        raise ConfigError(
+            f"model is {model!r}, which also writes captions: clip-train has no loss for its decoder yet. Train an "
+            "architecture without one (clip_core.list_models() names all)."
         )
 
 
