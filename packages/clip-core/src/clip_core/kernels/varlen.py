@@ -37,7 +37,8 @@ def packed_attention(packed: Tensor, starts: Tensor, longest: int, *, causal: bo
         (T, H, C), of the dtype of `packed`; zeros for tokens behind the last sequence.
 
     Raises:
-        ConfigError: an argument has another shape or device, or `use_backend("triton")` asks for what there is no program for.
+        ConfigError: an argument has another shape, the two are on different devices, or `use_backend("triton")` asks
+            for what there is no program for.
     """
     shapes = packed.ndim == 4 and packed.shape[1] == 3 and starts.ndim == 1 and len(starts) > 0
     if not shapes or longest < 0:
@@ -47,7 +48,8 @@ def packed_attention(packed: Tensor, starts: Tensor, longest: int, *, causal: bo
         )
     if starts.device != packed.device:
         raise ConfigError(
-            f"packed_attention got packed on {packed.device} and starts on {starts.device}; allowed: both on one device."
+            f"packed_attention got packed on {packed.device} and starts on {starts.device}; "
+            "allowed: both on one device."
         )
     if dispatch.attention_backend("packed_attention", packed, longest, causal=causal) == "triton":
         fused: Tensor = fused_attention(packed, starts, longest, causal)
