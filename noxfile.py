@@ -237,7 +237,7 @@ def demo(session: nox.Session) -> None:
     session.run("python", "tools/demo.py", "--core-python", str(core), "--output", "demo", *session.posargs)
 
 
-@nox.session
+@nox.session(venv_backend="none")  # on a GPU none is wanted, and otherwise it makes its own
 def bench(session: nox.Session) -> None:
     """The benches, beside their peers: `-- [part of a name ...] [--json FOLDER]`; `gpu` with this machine's torch."""
     arguments = list(session.posargs)
@@ -250,15 +250,15 @@ def bench(session: nox.Session) -> None:
     chosen = [path for path in scripts if not arguments or any(part in path.stem for part in arguments)]
     if not chosen:
         session.error(f"No bench matches {arguments}. There are: {', '.join(path.stem for path in scripts) or 'none'}.")
-    on_gpu = [path.stem for path in chosen] == ["bench_gpu"]
-    if not on_gpu:
-        session.install("-c", CONSTRAINTS, *requirements(PACKAGES, test=PACKAGES))
+    if [path.stem for path in chosen] == ["bench_gpu"]:
+        python = own_python(session)
+    else:
+        python = str(environment("bench", sys.executable, *requirements(PACKAGES, test=PACKAGES)))
     folder.mkdir(parents=True, exist_ok=True)
     if folder == ROOT / "bench-results":
         (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     for path in chosen:
-        python = own_python(session) if on_gpu else "python"
-        session.run(python, str(path.relative_to(ROOT)), "--json", str(folder / f"{path.stem}.json"), external=on_gpu)
+        session.run(python, str(path.relative_to(ROOT)), "--json", str(folder / f"{path.stem}.json"), external=True)
 
 
 def own_python(session: nox.Session) -> str:

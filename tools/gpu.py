@@ -78,7 +78,10 @@ def sanitize(files: list[Path], environment: dict[str, str]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code: pytest's, else that of `sanitize`; 0 where there is no device or no marked test."""
+    """Exit code: pytest's, else that of `sanitize`; 0 for help, and where there is no device or no marked test."""
+    if {"-h", "--help"} & {*arguments}:
+        print(__doc__)
+        return 0
     reason = _no_device()
     if reason is not None:
         print(f"{reason}: nothing run")

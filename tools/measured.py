@@ -1,14 +1,15 @@
 """Turn the JSON of bench_gpu into what is read: rows of `clip_core.kernels.measured`, and the table in the README.
 
-    python tools/measured.py bench_gpu.json    # both
-    python tools/measured.py                   # the table alone, from rows that say "not measured"
+    python tools/measured.py bench_gpu.json
 
 Only what was measured becomes a row: a shape that failed, or that a cut run did not reach, has none, and `dispatch`
-leaves it to torch. Rows of other devices stay; those of this one are replaced shape by shape.
+leaves it to torch. Rows of other devices stay; those of this one are replaced shape by shape. The table is of one run:
+it stays as it is where a file of some parts only would turn figures into "not measured".
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import sys
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FIGURES", "main", "merged", "rows_of", "table", "with_rows", "with_table"]
+__all__ = ["FIGURES", "lost", "main", "merged", "rows_of", "table", "with_rows", "with_table"]
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULE = ROOT / "packages/clip-core/src/clip_core/kernels/measured.py"
@@ -93,9 +94,12 @@ MODELS = ("ViT-B-32", "ViT-L-14")
 
 
 def rows_of(content: Mapping[str, Any]) -> list[Fact]:
-    """The rows, by the fields of `Measured`, that a file of bench_gpu gives; where two are of one shape, the slower."""
+    """The rows, by the fields of `Measured`, that a file of bench_gpu gives; where two are of one shape, the slower.
+
+    Raises `ValueError` for a rehearsal.
+    """
     if content["rehearsal"]:
-        raise SystemExit("This file is of a rehearsal: its times mean nothing.")
+        raise ValueError("it is of a rehearsal, whose times mean nothing; allowed: a run on a GPU")
     where = content["machine"]
     found: dict[tuple[Any, ...], Fact] = {}
     for row in (row for part in ("attention", "text") for row in content["parts"].get(part, [])):
@@ -155,7 +159,8 @@ def table(content: Mapping[str, Any] | None) -> str:
     for text, wanted, target, cases in FIGURES:
         values = [found.get((case, target)) for case in cases]
         lines.append(f"| {text} | {wanted} | {_cells(values)} |")
-    steps = {} if content is None else {(row.get("model"), row.get("side")): row for row in content["parts"]["steps"]}
+    runs = [] if content is None else content["parts"].get("steps", [])
+    steps = {(row.get("model"), row.get("side")): row for row in runs}
     for model in MODELS:
         rates = [steps.get((model, side), {}).get("samples_per_s") for side in ("everything", "torch", "open_clip")]
         text = f"{model}, a training step, samples per second: everything / without Triton, padded / open_clip"
@@ -184,18 +189,40 @@ def with_table(readme: str, content: Mapping[str, Any] | None) -> str:
     return f"{head}{BEGIN}\n{table(content)}\n{END}{rest.split(END)[1]}"
 
 
+def lost(readme: str, content: Mapping[str, Any]) -> list[str]:
+    """The first cells of the README's lines that have figures and would have none."""
+    fresh = {line.split("|")[1] for line in table(content).splitlines() if line.endswith("| not measured |")}
+    body = readme.split(BEGIN)[-1].split(END)[0].strip().splitlines()[2:]
+    cells = [line.split("|") for line in body if line.startswith("|") and not line.endswith("| not measured |")]
+    return [text.strip() for _, text, *_ in cells if text in fresh]
+
+
 def main(arguments: list[str]) -> int:
-    """Write both files, or without an argument the table alone."""
-    if len(arguments) > 1 or arguments[:1] in (["-h"], ["--help"]):
-        print(__doc__, file=sys.stderr)
-        return 2
-    content = json.loads(Path(arguments[0]).read_text(encoding="utf-8")) if arguments else None
-    if content is not None:
+    """Write both files; exit code 2 for a file that cannot be read or is not of bench_gpu, 1 where the table stays."""
+    parser = argparse.ArgumentParser(
+        prog="measured.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", type=Path, help="what bench_gpu wrote with --json")
+    path = parser.parse_args(arguments).file
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
         fresh = rows_of(content)
-        MODULE.write_text(with_rows(MODULE.read_text(encoding="utf-8"), fresh), encoding="utf-8")
-        print(f"{len(fresh)} rows of {content['machine']['device']} in {MODULE.relative_to(ROOT)}")
-    README.write_text(with_table(README.read_text(encoding="utf-8"), content), encoding="utf-8")
-    print(f"the table in {README.relative_to(ROOT)}")
+        table(content)
+    except OSError as error:
+        parser.error(f"{path} cannot be read: {error.strerror}")
+    except (KeyError, TypeError, AttributeError):
+        parser.error(f"{path} is not a file of bench_gpu; allowed: what it wrote with --json")
+    except ValueError as error:  # not UTF-8, no JSON, or a rehearsal
+        parser.error(f"{path} cannot be used: {error}")
+    readme = README.read_text(encoding="utf-8")
+    rewritten, missing = with_table(readme, content), lost(readme, content)
+    MODULE.write_text(with_rows(MODULE.read_text(encoding="utf-8"), fresh), encoding="utf-8")
+    print(f"{len(fresh)} rows of {content['machine']['device']} in {MODULE.name}")
+    if missing:
+        print(f"the table in {README.name} stays: {path} has no figures for {'; '.join(missing)}", file=sys.stderr)
+        return 1
+    README.write_text(rewritten, encoding="utf-8")
+    print(f"the table in {README.parent.name}/{README.name}")
     return 0
 
 

@@ -56,3 +56,9 @@ def test_gpu_collects_only_marked_files(tmp_path: Path) -> None:
     (folder / "test_cpu.py").write_text("import a_peer_that_is_not_there\n")
     (folder / "test_gpu.py").write_text("import pytest\n\npytestmark = pytest.mark.gpu\n")
     assert gpu.marked_files(tmp_path) == [folder / "test_gpu.py"]
+
+
+def test_gpu_help_is_help_also_where_there_is_no_device(capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("--help", "-h"):
+        assert gpu.main([word]) == 0
+        assert "compute-sanitizer" in capsys.readouterr().out

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,7 +71,7 @@ def test_only_what_was_measured_becomes_a_row() -> None:
 
 
 def test_a_rehearsal_is_refused() -> None:
-    with pytest.raises(SystemExit, match="rehearsal"):
+    with pytest.raises(ValueError, match="rehearsal"):
         measured.rows_of({**CONTENT, "rehearsal": True})
 
 
@@ -114,3 +116,63 @@ def test_the_readme_has_a_place_for_the_table() -> None:
     assert measured.with_table(measured.with_table(fresh, None), CONTENT) == fresh
     with pytest.raises(SystemExit, match="once each"):
         measured.with_table("# No marks", None)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a README whose table is of CONTENT, a module without rows, and CONTENT itself."""
+    for name, text in (("README", f"{measured.BEGIN}\n{measured.END}\n"), ("MODULE", EMPTY)):
+        monkeypatch.setattr(measured, name, tmp_path / name)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "README").write_text(measured.with_table((tmp_path / "README").read_text(), CONTENT))
+    (tmp_path / "whole.json").write_text(json.dumps(CONTENT))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "cannot be used: Expecting"),
+        ("[]", "not a file of bench_gpu"),
+        ('{"bench": "losses", "rows": []}', "not a file of bench_gpu"),
+        (json.dumps({**CONTENT, "rehearsal": True}), "a rehearsal"),
+    ],
+)
+def test_what_is_no_file_of_the_bench_is_an_error_and_changes_nothing(
+    files: Path, capsys: pytest.CaptureFixture[str], text: str | None, said: str
+) -> None:
+    before = (files / "README").read_text()
+    path = files / "given.json"
+    if text is not None:
+        path.write_text(text)
+    for arguments, wanted in (([str(path)], said), ([], "required: file")):
+        with pytest.raises(SystemExit) as ended:
+            measured.main(arguments)
+        assert ended.value.code == 2
+        assert wanted in capsys.readouterr().err
+    assert (files / "README").read_text() == before
+    assert (files / "MODULE").read_text() == EMPTY
+
+
+def test_help_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        measured.main(["--help"])
+    assert ended.value.code == 0
+    assert "bench_gpu.json" in capsys.readouterr().out
+
+
+def test_a_file_of_some_parts_adds_rows_and_takes_no_figure_from_the_table(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (files / "README").read_text()
+    parts = {"attention": CONTENT["parts"]["attention"]}
+    (files / "part.json").write_text(json.dumps({**CONTENT, "parts": parts, "targets": []}))
+    assert measured.main([str(files / "part.json")]) == 1
+    assert "no figures for CLIP loss, 32,768 pairs" in capsys.readouterr().err
+    assert (files / "README").read_text() == before
+    assert (files / "MODULE").read_text().count("    Measured(") == 3
+    assert measured.main([str(files / "whole.json")]) == 0
+    assert (files / "MODULE").read_text().count("    Measured(") == 4
+    (files / "README").write_text(f"{measured.BEGIN}\n{measured.END}\n")  # nothing to lose
+    assert measured.main([str(files / "part.json")]) == 0
