@@ -30,7 +30,7 @@ from hub_state import Files, Repository, StoredFile, history
 if TYPE_CHECKING:
     import pytest
 
-__all__ = ["Fault", "HubServer", "Request"]
+__all__ = ["Fault", "HubServer", "Request", "attract"]
 
 
 class HubServer:
@@ -109,23 +109,8 @@ class HubServer:
 
     def attract(self, patch: pytest.MonkeyPatch, home: Path) -> None:
         """Point huggingface_hub's client of this process here until `patch` is undone."""
-        from huggingface_hub import constants, file_download, hf_api, utils
-
-        # Before 1.0 the client asked whether it is offline when a session was made, and kept the session.
-        getattr(utils, "reset_sessions", lambda: None)()
-        template = self.url + "/{repo_id}/resolve/{revision}/{filename}"
-        patch.setattr(constants, "ENDPOINT", self.url)
-        patch.setattr(hf_api.api, "endpoint", self.url)
-        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        # Before 1.0 the client kept a second copy of the template.
-        patch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
-        patch.setattr(constants, "HF_HOME", str(home))
         self.cache = home / "hub"
-        patch.setattr(constants, "HF_HUB_CACHE", str(self.cache))
-        patch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
-        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        patch.delenv("HF_TOKEN", raising=False)
-        patch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+        attract(self.url, home, patch)
 
     def take(self, file: str, path: str, method: str, *, body: bool) -> Fault | None:
         """The fault that a request meets, counted; of those of bodies only where there is one."""
@@ -149,6 +134,26 @@ class HubServer:
         tips = list(repository.refs.values())
         stored = (found for tip in tips for commit in history(tip) for found in commit.files.values() if found.large)
         return next((found.data for found in stored if found.sha256 == sha256), None)
+
+
+def attract(url: str, home: Path, patch: pytest.MonkeyPatch) -> None:
+    """Point huggingface_hub's client of this process at the Hub at `url`, with its files below `home`."""
+    from huggingface_hub import constants, file_download, hf_api, utils
+
+    # Before 1.0 the client asked whether it is offline when a session was made, and kept the session.
+    getattr(utils, "reset_sessions", lambda: None)()
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    patch.setattr(constants, "ENDPOINT", url)
+    patch.setattr(hf_api.api, "endpoint", url)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    # Before 1.0 the client kept a second copy of the template.
+    patch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+    patch.setattr(constants, "HF_HOME", str(home))
+    patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    patch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    patch.delenv("HF_TOKEN", raising=False)
+    patch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
 
 
 def main() -> int:
