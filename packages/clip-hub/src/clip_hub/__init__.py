@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from clip_core import list_models
 from clip_hub.__about__ import __version__
+from clip_hub.card import Description
 from clip_hub.download import DownloadError
 from clip_hub.models import create, create_model, create_model_and_transforms, get_tokenizer, load
+from clip_hub.publish import UploadError, push
 from clip_hub.registry import find, find_name, list_models_with, list_pretrained, list_tags
+from clip_hub.screening import Refused
 from clip_hub.tag import Score, Tag
 
 __all__ = [
+    "Description",
     "DownloadError",
+    "Refused",
     "Score",
     "Tag",
+    "UploadError",
     "__version__",
     "create",
     "create_model",
@@ -28,4 +34,5 @@ __all__ = [
     "list_pretrained",
     "list_tags",
     "load",
+    "push",
 ]

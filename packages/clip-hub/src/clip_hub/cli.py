@@ -1,4 +1,4 @@
-"""The command `clip-hub`: which published weights there are, what is known of one, and fetching it."""
+"""The command `clip-hub`: which published weights there are, what is known of one, fetching and publishing them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from clip_core.command import run
+from clip_hub import publish_commands
 from clip_hub.__about__ import __version__
 from clip_hub.listing import LEGEND, SORTS, as_values, card, matching, ordered, table
 from clip_hub.registry import all_tags, find_name
@@ -20,7 +21,7 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit code."""
     parser = argparse.ArgumentParser(
-        prog="clip-hub", description="Published CLIP weights by name: list them, look at one, fetch it into the cache."
+        prog="clip-hub", description="Published CLIP weights by name: list, look, fetch, publish."
     )
     parser.add_argument("--version", action="version", version=f"clip-hub {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     download.add_argument("name", metavar="MODEL:TAG", help="say ViT-B-32:laion2b_s34b_b79k")
     download.add_argument("--cache-dir", metavar="DIR", help="where to keep it (default: huggingface_hub's cache)")
     download.set_defaults(action=_download)
+
+    publish_commands.add(commands)
 
     options = parser.parse_args(arguments)
     # huggingface_hub prints its own warnings; passed on to ours they would stand there twice.
