@@ -18,7 +18,7 @@ from torch import Tensor
 __all__ = ["MappedPages"]
 
 _PIECE = 1 << 21  # bytes that are read before they are given back
-_AROUND = 1 << 16  # bytes that the system maps on either side of a page that is used
+_AROUND = 1 << 21  # bytes that the system may map on either side of a page that is used: a large folio of its cache
 
 
 class MappedPages:
