@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from clip_core.command import run
-from clip_hub import publish_commands
+from clip_hub import publish_commands, weights_commands
 from clip_hub.__about__ import __version__
 from clip_hub.listing import LEGEND, SORTS, as_values, card, matching, ordered, table
 from clip_hub.registry import all_tags, find_name
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     download.add_argument("--cache-dir", metavar="DIR", help="where to keep it (default: huggingface_hub's cache)")
     download.set_defaults(action=_download)
 
+    weights_commands.add(commands)
     publish_commands.add(commands)
 
     options = parser.parse_args(arguments)

@@ -80,6 +80,8 @@ class Tag:
     """Where `imagenet` and `average_38` are from."""
     scores: tuple[Score, ...] = ()
     """Other published figures; those of the same metric may differ from the ones above by how they were measured."""
+    fingerprint: tuple[float, ...] | None = None
+    """What `probe.Probe.fingerprint` gives for these weights, in float32; None where nobody has measured it."""
     note: str | None = None
     """What a user should know and no other field says."""
 
