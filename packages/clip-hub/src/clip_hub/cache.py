@@ -3,7 +3,7 @@
     models--org--name/refs/main                    the commit that "main" meant
                       snapshots/COMMIT/FILE        a link to
                       blobs/HASH                   the bytes, called by the hash that the Hub promises
-                      blobs/HASH.incomplete        what arrived of them so far
+                      blobs/HASH.incomplete        what arrived of them so far; see `partial`
                       .no_exist/COMMIT/FILE        the Hub said that there is no such file
                       .verified/HASH               ours: size, times and inode of the bytes when their hash was right
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from clip_core.errors import ClipError
 from clip_hub.cache import RepositoryCache, is_commit, is_hash
+from clip_hub.partial import partial
 from clip_hub.retrying import Broken, retrying
 from clip_hub.transfer import CannotFetch, Missing, Promise, Token, ask, fetch_by_xet, is_full_disk, receive
 
@@ -115,7 +116,7 @@ class _File:
             if not _offline():
                 _log.warning("%s of %s: %s; using the cache", self._name, self._repo, error)
             if not self._is_sound(held):
-                raise
+                raise Broken(f"what is in the cache is damaged (its hash differs), and {error}") from error
             return held
         path = self._obtained(promise)
         self._cache.remember(self._revision, promise.commit)
@@ -145,32 +146,37 @@ class _File:
         if promise.xet:
             return self._by_xet(promise)
         with cache.lock(promise.etag):
-            held = cache.find(self._name, promise.commit)  # another process may have fetched it meanwhile
-            if held is not None and self._is_sound(held, promise.etag):
-                return held
+            # Another process may have fetched it meanwhile; and only who has the lock throws anything away.
+            held = cache.find(self._name, promise.commit)
+            if held is not None:
+                if self._is_sound(held, promise.etag):
+                    return held
+                self._discard(held)
             blob = cache.blob(promise.etag)
-            if not (blob.is_file() and self._is_sound(blob, promise.etag)):
+            if blob.is_file() and not self._is_sound(blob, promise.etag):
+                self._discard(blob)
+            if not blob.is_file():
                 blob.parent.mkdir(parents=True, exist_ok=True)
                 self._fill(blob, promise)
             return cache.link(promise.commit, self._name, blob)
 
     def _fill(self, blob: Path, promise: Promise) -> None:
-        part = blob.with_name(f"{blob.name}.incomplete")
-        wrong = 0
-        while True:
-            continued = part.is_file() and part.stat().st_size > 0
-            self._receive(part, promise)
-            if not is_hash(promise.etag):
-                _log.warning("%s of %s cannot be checked: the Hub states no hash of it", self._name, self._repo)
-                break
-            if self._cache.is_sound(part, promise.etag):
-                break
-            part.unlink()
-            wrong += not continued  # what lay there from before may have been at fault
-            if wrong == 2:
-                raise self._wrong_twice()
-            _log.warning("%s of %s arrived with a wrong hash; fetching it again", self._name, self._repo)
-        os.replace(part, blob)
+        with partial(blob) as part:
+            wrong = 0
+            while True:
+                continued = part.is_file() and part.stat().st_size > 0
+                self._receive(part, promise)
+                if not is_hash(promise.etag):
+                    _log.warning("%s of %s cannot be checked: the Hub states no hash of it", self._name, self._repo)
+                    break
+                if self._cache.is_sound(part, promise.etag):
+                    break
+                part.unlink()
+                wrong += not continued  # what lay there from before may have been at fault
+                if wrong == 2:
+                    raise self._wrong_twice()
+                _log.warning("%s of %s arrived with a wrong hash; fetching it again", self._name, self._repo)
+            os.replace(part, blob)
         if is_hash(promise.etag):
             self._cache.mark(blob, promise.etag)
 
@@ -197,10 +203,12 @@ class _File:
             )
             if self._is_sound(path, promise.etag):
                 return path
+            with self._cache.lock(promise.etag):
+                self._discard(path)
         raise self._wrong_twice()
 
     def _is_sound(self, path: Path, digest: str = "") -> bool:
-        """Whether the bytes are right; those that are not are gone afterwards."""
+        """Whether the bytes are those that the Hub promised."""
         if not self._recheck and self._cache.is_marked(path):
             return True
         digest = digest or self._cache.promised(path)
@@ -220,9 +228,11 @@ class _File:
         if self._cache.is_sound(path, digest):
             self._cache.mark(path, digest)
             return True
-        _log.warning("%s of %s is damaged in the cache (its hash differs) and was removed", self._name, self._repo)
-        self._cache.discard(path)
         return False
+
+    def _discard(self, path: Path) -> None:
+        _log.warning("%s of %s is damaged in the cache (its hash differs); fetching it again", self._name, self._repo)
+        self._cache.discard(path)
 
     def _wrong_twice(self) -> DownloadError:
         return DownloadError(
@@ -242,6 +252,8 @@ def _offline() -> bool:
 
 
 def _out_of_reach(error: Broken) -> str:
+    if "damaged" in str(error):
+        return f"{error}; fetch it again with the network on"
     if _offline():
         return "it is not in the cache and HF_HUB_OFFLINE forbids the network; fetch it once with the network on"
     cure = "check the network, try later, or set HF_ENDPOINT to a mirror"
