@@ -21,8 +21,8 @@ RUNS = {
         "pretrained": "openai",
         "aug_cfg": {
             "scale": (0.4, 1.0),
-            "color_jitter": (0.3, 0.3, 0.3, 0.1),
-            "auto_augment": "rand-m9",
+            "re_prob": 0.25,
+            "auto_augment": "rand-m9-mstd0.5-inc1",
             "use_timm": True,
         },
         "image_mean": (0.5, 0.5, 0.5),
