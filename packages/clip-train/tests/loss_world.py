@@ -277,6 +277,16 @@ def refusals(rank: int, world: int) -> Iterator[tuple[str, Any]]:
     yield "kinds", message(lambda: other(images, texts, SCALE, BIAS))
     other = ContrastiveLoss("clip", "ring" if rank == 0 else "gather")
     yield "schemes", message(lambda: other(images, texts, SCALE, BIAS))
+    odd = rank == world - 1
+    for number in (float, torch.tensor):
+        yield f"scales {number.__name__}", message(lambda: loss(images, texts, number(11.0 if odd else 10.0)))  # noqa: B023
+        given = number(-9.0 if odd else -10.0)
+        yield f"biases {number.__name__}", message(lambda: loss(images, texts, SCALE, given))  # noqa: B023
+    given = None if odd else BIAS
+    yield "a bias less", message(lambda: loss(images, texts, SCALE, given))
+    nearly = torch.tensor(SCALE, dtype=torch.float64) * (1 + 1e-7 * rank)
+    yield "last bits", message(lambda: loss(images, texts, nearly))
+    yield "not numbers", message(lambda: loss(images, texts, float("nan")))
     yield "integers", message(lambda: loss(images.long(), texts.long(), SCALE))
     yield "second derivative", message(lambda: second_derivative(loss, images, texts))
     yield "after refusals", gradients_of(loss, images, texts)

@@ -133,7 +133,10 @@ def test_progress_is_no_part_of_the_configuration() -> None:
         (["--precision", "int3"], r"'int3'.*fp32"),
         (["--dataset-type", "synthetic"], r"synthetic.*webdataset"),
         (["--lr-scheduler", "const-cooldown"], r"const-cooldown.*cosine"),
-        (["--loss-dist-impl", "tree"], r"'tree'.*gather, ring"),
+        (["--loss-dist-impl", "tree"], r"'tree': allowed: gather, ring; open_clip's bidir, shift, reduce are taken"),
+        (["--siglips"], r"Unknown flag --siglips\. Did you mean --siglip\?"),
+        (["--progres-bar"], r"Did you mean --progress\?"),
+        (["--zeroshot-frequencies", "1"], r"Unknown flag --zeroshot-frequencies\. clip-train --help"),  # not built
         (["--lock-image"], r"--lock-image:"),
         (["--save-freq", "1", "--accum-freq", "2"], r"--save-frequency: .*--accum-freq: "),
         (["--horovod"], r"--horovod: torch's own engine"),

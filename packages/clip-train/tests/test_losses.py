@@ -15,6 +15,7 @@ from torch import Tensor
 from clip_core import kernels
 from clip_core.errors import ConfigError
 from clip_train.loss import ContrastiveLoss, clip_loss, siglip_loss
+from clip_train.loss.agreement import _Card, _difference
 
 _SPEC = importlib.util.spec_from_file_location("loss_world", Path(__file__).with_name("loss_world.py"))
 assert _SPEC is not None
@@ -261,6 +262,13 @@ def test_what_does_not_fit_on_one_process_is_refused_by_all(loss_worlds: Worlds,
     told("dtypes", 0, "rank 0: images of float32", "rank 0: images of float32")
     told("kinds", 0, "rank 0: siglip_loss", "rank 0: siglip_loss")
     told("schemes", 0, "rank 0: by ring", "rank 0: by ring")
+    last, others = world - 1, "rank 0" if world == 2 else "ranks " + ", ".join(map(str, range(world - 1)))
+    for kind in ("float", "tensor"):
+        told(f"scales {kind}", 0, *[f"logit_scale (rank 0: 10; rank {last}: 11)"] * 2)
+        told(f"biases {kind}", 0, *[f"logit_bias (rank 0: -10; rank {last}: -9)"] * 2)
+    told("a bias less", 0, *[f"({others}: a bias; rank {last}: no bias)"] * 2)
+    for case in ("last bits", "not numbers"):
+        assert {*found(loss_worlds, world, case)} == {"nothing was raised"}
     told("integers", 0, "torch.int64", "torch.int64")
     told("second derivative", 0, "differentiated once more", "differentiated once more")
     check(found(loss_worlds, world, "after refusals"), whole("clip", *(s.repeat(world, 1) for s in cases.batch(PAIRS))))
@@ -288,7 +296,7 @@ def test_each_scheme_sends_and_holds_what_it_says(
         sent = sum(value for name, value in counted["bytes"].items() if name != "torch.int64")
         small = sent - features  # cosines, statistics and losses (float64): numbers per pair
         assert small == (0 if kind == "siglip" else (world - 1) * pairs * (4 * (4 if scheme == "ring" else 3) + 8))
-        assert counted["bytes"]["torch.int64"] == (world - 1) * 12 * 8
+        assert counted["bytes"]["torch.int64"] == (world - 1) * len(_Card._fields) * 8
         if kind == "siglip":
             assert counted["units"] == 3
         else:  # the cosines of the pairs alone may be read off products, of b pairs with b at the most
@@ -316,8 +324,6 @@ def test_a_choice_that_does_not_exist_is_named() -> None:
 
 
 def test_every_process_of_a_group_gets_a_message_of_bounded_length() -> None:
-    from clip_train.loss.agreement import _Card, _difference
-
     cards = [_Card(pairs=3 if rank % 2 else 4) for rank in range(100)]
     text = _difference("clip_loss", cards)
     assert "ranks 0, 2, 4, 6, 8, 10, 12, 14 and 42 more: 4 pairs" in text

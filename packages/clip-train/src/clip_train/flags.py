@@ -120,6 +120,8 @@ def _choice(name: str, choices: Sequence[str]) -> Any:
         value = _SYNONYMS.get(name, {}).get(text, text)
         if value not in choices:
             allowed = ", ".join(choices)
+            if name in _SYNONYMS:
+                allowed += f"; open_clip's {', '.join(_SYNONYMS[name])} are taken, too"
             reason = _REFUSED_VALUES.get((name, text), f"allowed: {allowed}")
             raise argparse.ArgumentTypeError(f"{text!r}: {reason}")
         return value
@@ -138,9 +140,11 @@ def _describe_unknown(unknown: Sequence[str]) -> str:
     if flag is None:
         return f"Not understood: {' '.join(unknown)!r}. Every value follows a flag; clip-train --help lists them."
     flag = flag.split("=", 1)[0]
-    known = [f"--{f.name.replace('_', '-')}" for record in groups().values() for f in dataclasses.fields(record)]
-    close = nearest(flag, [*known, *(f"--{name}" for name in (*LATER, *NEVER))])
-    hint = f" Did you mean {', '.join(close)}?" if close else ""
+    known = [field.name.replace("_", "-") for record in groups().values() for field in dataclasses.fields(record)]
+    known += ["progress", *(alias.removeprefix("--") for aliases in _ALIASES.values() for alias in aliases)]
+    # Without the dashes, which make short names look alike; and no flag that would be refused.
+    close = nearest(flag.lstrip("-"), known, count=3)
+    hint = f" Did you mean {', '.join(f'--{name}' for name in close)}?" if close else ""
     return f"Unknown flag {flag}.{hint} clip-train --help lists them all."
 
 

@@ -1,11 +1,14 @@
 """What the processes tell each other before a loss, so that all of them raise where the features of one do not fit.
 
 A collective for which one process does not come, or comes with another size, would let the others wait until the group
-gives up. So every process first sends every other a few numbers about what it was given.
+gives up. So every process first sends every other a few numbers about what it was given. Scale and bias are among them
+where their values are known without waiting: numbers, and tensors on the CPU.
 """
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -25,6 +28,8 @@ _SCHEMES = ("gather", "ring")
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _DTYPE_NAMES = [str(dtype).removeprefix("torch.") for dtype in _DTYPES]
 _MOST_RANKS = 8  # in a message
+_SAME = 1e-5
+"""Relative difference of two scales or biases that is rounding: processors need not agree on the last bits of exp."""
 
 
 class Inputs(NamedTuple):
@@ -43,6 +48,11 @@ class _Card(NamedTuple):
     wants_images: int = 0
     wants_texts: int = 0
     wants_scalars: int = 0
+    # The bits of float64 numbers, if they are known here.
+    knows_scale: int = 0
+    scale: int = 0
+    knows_bias: int = 0
+    bias: int = 0
     # From here on all processes have to say the same.
     name: int = 0
     scheme: int = 0
@@ -52,10 +62,17 @@ class _Card(NamedTuple):
     texts: int = 0
     sent: int = 0
     on_cpu: int = 0
+    has_bias: int = 0
 
     @property
     def common(self) -> tuple[int, ...]:
-        return self[4:]
+        return self[8:]
+
+    @property
+    def scalars(self) -> tuple[float | None, float | None]:
+        """Scale and bias; None where they are on a device, which is not waited for."""
+        scale = _as_number(self.scale) if self.knows_scale else None
+        return scale, _as_number(self.bias) if self.knows_bias else None
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -69,6 +86,7 @@ class _Card(NamedTuple):
             f"texts of {_DTYPE_NAMES[self.texts]}",
             f"texts sent as {_DTYPE_NAMES[self.sent]}",
             "on a CPU" if self.on_cpu else "on a device",
+            "a bias" if self.has_bias else "no bias",
         )
 
 
@@ -88,7 +106,7 @@ def agree(
     try:
         inputs = _inputs(name, exchange, images, texts, scale, bias)
         share = Share.of(*inputs)
-        mine = _card(name, scheme, inputs, share)
+        mine = _card(name, scheme, inputs, share, scale, bias)
     except Exception:  # whatever it is, the others must hear of it before this process raises it
         exchange.table(_Card(failed=1))
         raise
@@ -101,6 +119,7 @@ def agree(
         )
     if any(card.common != mine.common for card in cards):
         raise ConfigError(_difference(name, cards))
+    _check_scalars(name, cards)
     return (
         inputs,
         share,
@@ -136,12 +155,19 @@ def _inputs(
     return Inputs(images, texts, *(as_scalar(name, what, value, images.device, wide) for what, value in given))
 
 
-def _card(name: str, scheme: str, inputs: Inputs, share: Share) -> _Card:
+def _card(
+    name: str, scheme: str, inputs: Inputs, share: Share, scale: Tensor | float, bias: Tensor | float | None
+) -> _Card:
+    known = [_known(given, used) for given, used in ((scale, inputs.scale), (bias, inputs.bias))]
     wanted = [torch.is_grad_enabled() and value.requires_grad for value in inputs]
     return _Card(
         wants_images=wanted[0],
         wants_texts=wanted[1],
         wants_scalars=wanted[2] or wanted[3],
+        knows_scale=known[0] is not None,
+        scale=_as_bits(known[0] or 0.0),
+        knows_bias=known[1] is not None,
+        bias=_as_bits(known[1] or 0.0),
         name=_NAMES.index(name),
         scheme=_SCHEMES.index(scheme),
         pairs=inputs.images.shape[0],
@@ -150,7 +176,39 @@ def _card(name: str, scheme: str, inputs: Inputs, share: Share) -> _Card:
         texts=_DTYPES.index(inputs.texts.dtype),
         sent=_DTYPES.index(share.texts.dtype),
         on_cpu=inputs.images.device.type == "cpu",
+        has_bias=bias is not None,
     )
+
+
+def _known(given: Tensor | float | None, used: Tensor) -> float | None:
+    """The value of a scalar in the dtype in which it is used, or None where it is on a device, or not there."""
+    if given is None or (isinstance(given, Tensor) and given.device.type != "cpu"):
+        return None
+    return float(torch.as_tensor(given, device="cpu").detach().to(used.dtype))
+
+
+def _as_bits(value: float) -> int:
+    bits: int = struct.unpack("<q", struct.pack("<d", value))[0]
+    return bits
+
+
+def _as_number(bits: int) -> float:
+    number: float = struct.unpack("<d", struct.pack("<q", bits))[0]
+    return number
+
+
+def _check_scalars(name: str, cards: Sequence[_Card]) -> None:
+    """Raise `ConfigError` where a scale or bias is another number on another process, as far as that is known."""
+    for place, what in enumerate(("logit_scale", "logit_bias")):
+        known = [(rank, value) for rank, card in enumerate(cards) if (value := card.scalars[place]) is not None]
+        for rank, value in known[1:]:
+            first, right = known[0]
+            if not (math.isclose(value, right, rel_tol=_SAME) or (math.isnan(value) and math.isnan(right))):
+                raise ConfigError(
+                    f"{name} over {len(cards)} processes got different values of {what} (rank {first}: {right:.6g}; "
+                    f"rank {rank}: {value:.6g}); allowed: one number on all. DistributedDataParallel keeps parameters "
+                    "equal that it was given, if each process changes them through the optimizer alone."
+                )
 
 
 def _difference(name: str, cards: Sequence[_Card]) -> str:

@@ -58,8 +58,11 @@ def clip_loss(
     Args:
         image_features: (b, D), rows of length 1; b, D and dtypes are the same on every process.
         text_features: (b, D), rows of length 1; row i belongs to image i.
-        logit_scale: scalar that multiplies the cosines, the same number on every process.
-        logit_bias: scalar added to every logit, or None. It cancels in the softmax.
+        logit_scale: scalar that multiplies the cosines, the same number on every process. A number or a tensor on the
+            CPU is compared with the others' (1e-5 apart is the same); the value of a tensor on a device is not, since
+            the program would have to wait for it.
+        logit_bias: scalar added to every logit, or None, on every process the same, as the scale. It cancels in the
+            softmax.
         scheme: "gather" holds all texts for the time of the loss; "ring" only a few times this process's own, for
             batches whose gathered texts and their gradients would not fit.
         group: None is all processes. Where none were joined, or one, the loss is that of this process alone.
@@ -68,8 +71,8 @@ def clip_loss(
         Scalar in nats, float32 (float64 for float64 features).
 
     Raises:
-        ConfigError: on every process of the group, where the features of one cannot be used or do not match those of
-            the others. A process that does not come at all, because it failed elsewhere, lets the others wait for the
+        ConfigError: on every process of the group, where the inputs of one cannot be used or do not match those of the
+            others. A process that does not come at all, because it failed elsewhere, lets the others wait for the
             timeout of the group, where they raise torch's error; set it with `init_process_group(timeout=...)`.
     """
     return _loss("clip", scheme, group, image_features, text_features, logit_scale, logit_bias)
