@@ -26,8 +26,10 @@ def fits(value: object, kind: object) -> bool:
     if origin is typing.Literal:
         return value in parts
     if origin is tuple:
-        parts = parts[:1] * len(value) if parts[-1] is ... else parts  # type: ignore[arg-type]
-        return isinstance(value, tuple) and len(value) == len(parts) and all(map(fits, value, parts))
+        if not isinstance(value, tuple):
+            return False
+        parts = parts[:1] * len(value) if parts[-1] is ... else parts
+        return len(value) == len(parts) and all(map(fits, value, parts))
     if parts:  # a union
         return any(fits(value, part) for part in parts)
     return type(value) is kind
