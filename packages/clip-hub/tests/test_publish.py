@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,10 +40,20 @@ def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return clip_core.save(clip_core.create("tiny"), tmp_path_factory.mktemp("bundle") / "b")
 
 
+@pytest.fixture(scope="module")
+def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of a model that transformers cannot express: fewer files, where the layouts are not the question."""
+    tiny = clip_core.get_config("tiny")
+    assert isinstance(tiny.text, TextConfig)
+    text = dataclasses.replace(tiny.text, width=24, mlp_dim=24)
+    bundle = clip_core.Bundle.of(clip_core.building.build(dataclasses.replace(tiny, text=text, logit_bias=-10.0)))
+    return clip_core.save(bundle, tmp_path_factory.mktemp("small") / "b")
+
+
 @pytest.fixture
-def folder(bundle_folder: Path, tmp_path: Path) -> Path:
-    """A bundle that a test may add files to."""
-    return clip_core.save(clip_core.load(bundle_folder), tmp_path / "b")
+def folder(small_folder: Path, tmp_path: Path) -> Path:
+    """The same, to which a test may add files."""
+    return Path(shutil.copytree(small_folder, tmp_path / "b"))
 
 
 FEATURES = r"""
@@ -167,6 +178,7 @@ def test_a_layout_that_cannot_express_the_model_is_left_out_and_the_card_says_wh
     card = hub.files[REPO, "README.md"].decode()
     assert done.plan.missing[missing] in card
     assert f"With {'OpenCLIP' if missing == 'open_clip' else 'transformers'}:" not in card
+    assert ModelCard(card).data.library_name == ("transformers" if missing == "open_clip" else "open_clip")
     import clip_hub
 
     back = clip_hub.load(REPO)
@@ -216,14 +228,17 @@ def test_a_training_checkpoint_is_published_without_its_optimizer(hub: HubServer
         push(tmp_path / "epoch_3.pt", REPO, token=hub.token)
 
 
-def test_private_branch_and_pull_request(hub: HubServer, bundle_folder: Path) -> None:
-    first = push(bundle_folder, REPO, token=hub.token, private=True, branch="trial", message="A trial")
+def test_private_branch_and_pull_request(hub: HubServer, small_folder: Path) -> None:
+    first = push(small_folder, REPO, token=hub.token, private=True, branch="trial", message="A trial")
     repository = hub.repositories[REPO]
     assert repository.private
     assert first.plan.creates
     assert not repository.refs["main"].files
     assert repository.refs["trial"].title == "A trial"
-    again = push(bundle_folder, REPO, token=hub.token, pull_request=True)
+    assert [commit.title for commit in HfApi().list_repo_commits(REPO, token=hub.token, revision="trial")] == [
+        "A trial", "initial commit",
+    ]  # fmt: skip
+    again = push(small_folder, REPO, token=hub.token, pull_request=True)
     assert again.url == f"{hub.url}/{REPO}/discussions/1"
     assert not repository.refs["main"].files
     assert "clip_config.json" in repository.refs["refs/pr/1"].files
@@ -241,27 +256,30 @@ def test_a_dry_run_asks_nobody(hub: HubServer, folder: Path, capsys: pytest.Capt
     assert f"{size / 1e6:.1f} MB" in shown
 
 
-def test_files_of_another_model_go_and_other_files_stay(hub: HubServer, tmp_path: Path, bundle_folder: Path) -> None:
+def test_files_of_another_model_go_and_other_files_stay(hub: HubServer, folder: Path, bundle_folder: Path) -> None:
     push(bundle_folder, REPO, token=hub.token)
     hub.files[REPO, "thesis.pdf"] = b"%PDF"
-    biased = dataclasses.replace(clip_core.get_config("tiny"), logit_bias=-1.0)  # not for transformers
-    folder = clip_core.save(clip_core.Bundle.of(clip_core.building.build(biased)), tmp_path / "biased")
     done = push(folder, REPO, token=hub.token)
     assert {"model.safetensors", "config.json", "preprocessor_config.json", "merges.txt"} <= set(done.plan.removed)
     held = {name for _, name in hub.files}
     assert not held & set(done.plan.removed)
     assert "thesis.pdf" in held
+    # A branch that is missing starts at main, with what main has.
+    off = push(folder, REPO, token=hub.token, branch="trial", description=Description(licence="mit"))
+    assert {file.name: file.state for file in off.plan.files}["README.md"] == "replaced"
+    assert "thesis.pdf" in hub.repositories[REPO].refs["trial"].files
+    assert {name for _, name in hub.files} == held
 
 
-def test_a_repository_that_somebody_else_changes_meanwhile_is_left_alone(hub: HubServer, bundle_folder: Path) -> None:
-    push(bundle_folder, REPO, token=hub.token, description=Description(licence="mit"))
+def test_a_repository_that_somebody_else_changes_meanwhile_is_left_alone(hub: HubServer, small_folder: Path) -> None:
+    push(small_folder, REPO, token=hub.token, description=Description(licence="mit"))
 
     def meanwhile(plan: Plan) -> bool:
         hub.files[REPO, "README.md"] = b"---\nlicense: mit\n---\nA better card"
         return True
 
     with pytest.raises(UploadError, match="somebody changed the repository in the meantime"):
-        push(bundle_folder, REPO, token=hub.token, confirm=meanwhile)
+        push(small_folder, REPO, token=hub.token, confirm=meanwhile)
     assert hub.files[REPO, "README.md"].endswith(b"A better card")
 
 
@@ -318,7 +336,7 @@ def test_a_card_of_ones_own_and_further_files_are_taken_as_they_are(hub: HubServ
     push(folder, REPO, token=hub.token)
     assert hub.files[REPO, "README.md"].decode() == own
     assert hub.files[REPO, "docs/LICENSE"] == b"MIT"
-    assert json.loads(hub.files[REPO, "config.json"])["model_type"] == "clip"
+    assert (REPO, "config.json") not in hub.files  # it is of no layout that this model has
     (folder / "README.md").write_text("---\nlicense: perhaps\n---\n")
     with pytest.raises(clip_core.ConfigError, match="the licence 'perhaps', which the Hub does not know"):
         push(folder, REPO, token=hub.token)
@@ -329,12 +347,12 @@ def test_a_card_of_ones_own_and_further_files_are_taken_as_they_are(hub: HubServ
     [("401", "log in with `hf auth login`"), ("403", "make one with write access"), ("500", "the Hub answered 500")],
 )
 def test_what_the_hub_answers_is_said_in_words(
-    hub: HubServer, bundle_folder: Path, fault: str, message: str, monkeypatch: pytest.MonkeyPatch
+    hub: HubServer, small_folder: Path, fault: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     hub.fail(fault, "/api/*", method="POST")
     with pytest.raises(UploadError, match=message):
-        push(bundle_folder, REPO, token=hub.token)
+        push(small_folder, REPO, token=hub.token)
     assert REPO not in hub.repositories
 
 

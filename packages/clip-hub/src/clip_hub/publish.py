@@ -190,6 +190,9 @@ def _upload(
     if not creates:
         private = bool(api.repo_info(repo).private)
     head, held = _held(api, repo, branch) if not creates else (None, {})
+    branches_off = head is None and branch != "main"
+    if branches_off and not creates:
+        head, held = _held(api, repo, "main")
     files = [dataclasses.replace(file, state=_state(file, staged.files[file.name], held)) for file in files]
     removed = sorted(name for name in held if name in LAYOUT_FILES and name not in staged.files)
     plan = _plan(staged, files, repo, branch, private, pull_request, creates=creates, removed=removed)
@@ -199,8 +202,8 @@ def _upload(
     operations += [CommitOperationDelete(path_in_repo=name) for name in removed]
     if creates:
         api.create_repo(repo, private=private, exist_ok=False)
-    if head is None and branch != "main":
-        api.create_branch(repo, branch=branch, exist_ok=True)
+    if branches_off:
+        api.create_branch(repo, branch=branch, revision=head)
     done = api.create_commit(
         repo,
         operations=operations,

@@ -105,6 +105,7 @@ def _push(options: argparse.Namespace) -> int:
         print(f"Upload to {plan.repo}? [y/N] ", end="", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
+    print(f"Reading {options.folder} and writing its layouts ...", file=sys.stderr)
     done = push(
         options.folder,
         options.repo,

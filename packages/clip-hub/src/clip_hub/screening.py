@@ -44,7 +44,6 @@ _PICKLE_SUFFIXES = (
     ".dill",
     ".pdparams",
     ".pdopt",
-    ".tar",
 )
 _OPTIMIZER_KEYS = re.compile(r"(^|[._])(optimizer|exp_avg(_sq)?|momentum_buffer|param_groups)([._]|$)")
 

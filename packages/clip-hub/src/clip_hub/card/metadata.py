@@ -61,7 +61,7 @@ def metadata(facts: CardFacts) -> ModelCardData:
         "model_name": facts.title if results else None,
     }
     return ModelCardData(
-        library_name="open_clip" if "open_clip" in facts.layouts else "clip-hub",
+        library_name=next((name for name in ("open_clip", "transformers") if name in facts.layouts), "clip-hub"),
         pipeline_tag=_TASK,
         tags=[_TASK, "clip", *([family] if family else [])],
         widget=_WIDGET,
