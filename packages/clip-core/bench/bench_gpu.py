@@ -81,7 +81,7 @@ def supervise(
         if begun is not None:
             why = "not through in time" if code is None else f"its process ended with code {code}"
             with state.open("a", encoding="utf-8") as file:
-                file.write("\n" + json.dumps({"row": {"case": begun, "error": why}}) + "\n")
+                file.write("\n" + json.dumps({"row": {**begun, "error": why}}) + "\n")
         if not code or (begun is None and not rows):
             return
 
@@ -156,7 +156,7 @@ def run(parts: Sequence[str], path: Path, seconds: float, rehearsal: bool) -> Ro
 
             def save(part: str = part, state: Path = state) -> None:
                 content["parts"][part] = read_state(state)[0]
-                content["targets"] = targets(content["parts"])
+                content["targets"] = targets(content["parts"], judged=not rehearsal)
                 content["seconds"] = round(time.monotonic() - start, 1)
                 write(path, content)
 
@@ -195,6 +195,8 @@ def main() -> int:
     print("\ntargets")
     for target in content["targets"]:
         verdict = {True: "met", False: "not met", None: "not measured"}[target["met"]]
+        if given.rehearse:
+            verdict = "not judged: a rehearsal"
         found = "-" if target["found"] is None else f"{target['found']:.2f}"
         print(f"  {target['case']}: {target['target']}: {found} of {target['wanted']}: {verdict}")
     print(f"\n{content['machine']['device']}, {content['seconds']} s, {given.json}")

@@ -147,15 +147,16 @@ def cases(clock: Clock) -> Iterator[Case]:
             {name: lambda way=way: both_times(clock, way, packed) for name, way in ways.items()},
             lambda: both_times(clock, ours(clock, lambda leaf: kernels.attention(leaf, causal=shape.causal)), packed),
         )
+        return {**of(shape), "batch": batch, **row}
+
+    def of(shape: Shape) -> Row:
         return {
             "operation": "attention",
             "dtype": str(shape.dtype).removeprefix("torch."),
-            "batch": batch,
             "length": shape.length,
             "heads": shape.heads,
             "channels": shape.channels,
             "causal": shape.causal,
-            **row,
         }
 
     def pointwise(dtype: torch.dtype) -> Row:
@@ -166,11 +167,13 @@ def cases(clock: Clock) -> Iterator[Case]:
         with kernels.use_backend("torch" if clock.rehearsal else "triton"):
             times["ours"] = both_times(clock, kernels.quick_gelu, x)
         ratios = {f"ratio_{way}": times["eager"][way] / times["ours"][way] for way in ("forward", "training")}
-        return {"operation": "quick_gelu", "dtype": str(dtype).removeprefix("torch."), "times": times, **ratios}
+        return {"times": times, **ratios}
 
     for shape in TEN[:4]:
-        yield Case(shape.name, lambda shape=shape: measure(shape))
+        yield Case(shape.name, lambda shape=shape: measure(shape), of(shape))
     for dtype in (torch.bfloat16, torch.float16):
-        yield Case(f"quick_gelu {dtype}".replace("torch.", ""), lambda dtype=dtype: pointwise(dtype))
+        name = str(dtype).removeprefix("torch.")
+        of_pointwise = {"operation": "quick_gelu", "dtype": name}
+        yield Case(f"quick_gelu {name}", lambda dtype=dtype: pointwise(dtype), of_pointwise)
     for shape in (*TEN[4:], *FURTHER):
-        yield Case(shape.name, lambda shape=shape: measure(shape))
+        yield Case(shape.name, lambda shape=shape: measure(shape), of(shape))

@@ -57,7 +57,7 @@ def sizes(rehearsal: bool) -> list[tuple[int, int]]:
 
 def measure(clock: Clock, name: str, side: str, count: int, dim: int) -> Row:
     """One side of one loss at one size: forward, forward and backward, and its peak above features and scalars."""
-    row: Row = {"loss": name, "side": side, "pairs": count, "features": dim, "peer_is": None}
+    row: Row = {"peer_is": None}
     if side != "ours":
         row["peer_is"] = "open_clip" if has_open_clip(clock) else "the same operations, written here"
         bytes_needed = LARGEST[name] * count**2
@@ -100,7 +100,8 @@ def measure(clock: Clock, name: str, side: str, count: int, dim: int) -> Row:
 
 def cases(clock: Clock) -> Iterator[Case]:
     def case(name: str, side: str, count: int, dim: int) -> Case:
-        return Case(f"{name} {count} x {dim} {side}", lambda: measure(clock, name, side, count, dim))
+        of: Row = {"loss": name, "side": side, "pairs": count, "features": dim}
+        return Case(f"{name} {count} x {dim} {side}", lambda: measure(clock, name, side, count, dim), of)
 
     for count, dim in sizes(clock.rehearsal):
         for name in UNITS:

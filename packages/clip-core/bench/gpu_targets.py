@@ -69,7 +69,7 @@ def of_text(rows: Sequence[Row]) -> Iterator[Row]:
     """Packed against padded."""
     times = {(row["tower"], row["side"]): row.get("ms") for row in rows if "tower" in row}
     for row in rows:
-        if row.get("operation") == "packed_attention" and row["longest"] == 77:
+        if row.get("operation") == "packed_attention" and row.get("longest") == 77:
             yield line(row["case"], "times as fast as padded", PACKED, row.get("ratio_training"))
     for name in dict.fromkeys(tower for tower, _ in times):
         packed, padded = (times.get((name, side)) for side in ("packed", "padded"))
@@ -77,11 +77,12 @@ def of_text(rows: Sequence[Row]) -> Iterator[Row]:
         yield line(f"text tower of {name}", "times as fast as padded", TEXT_TOWER, found)
 
 
-def targets(parts: Mapping[str, Sequence[Row]]) -> list[Row]:
-    """Every target that the rows of the parts have something to say about."""
+def targets(parts: Mapping[str, Sequence[Row]], *, judged: bool = True) -> list[Row]:
+    """Every target of the cases of the parts, measured or not; without `judged`, as in a rehearsal, `met` is None."""
     rates = {row["case"]: row.get("tflop_per_s") for row in parts.get("ceilings", [])}
-    return [
+    lines = [
         *of_losses(parts.get("losses", []), rates.get("matmul bfloat16")),
         *of_attention(parts.get("attention", [])),
         *of_text(parts.get("text", [])),
     ]
+    return lines if judged else [{**line, "met": None} for line in lines]

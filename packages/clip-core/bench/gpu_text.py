@@ -69,7 +69,7 @@ def attention(clock: Clock, heads: int, channels: int, longest: int) -> Row:
         "causal": True,
         "mean_length": tokens / texts,
     }
-    return {"operation": "packed_attention", "dtype": "bfloat16", "texts": texts, **of, **row}
+    return {"dtype": "bfloat16", "texts": texts, **of, **row}
 
 
 def tower(clock: Clock, name: str, side: str) -> Row:
@@ -90,16 +90,13 @@ def tower(clock: Clock, name: str, side: str) -> Row:
     with kernels.use_backend("torch" if clock.rehearsal or side == "padded" else "triton"):
         peak = clock.peak_mib(step)
         took = clock.milliseconds(step, seconds=1)
-    return {"tower": name, "side": side, "texts": rows, "mean_length": lengths.double().mean().item()} | {
-        "ms": took,
-        "peak_mib": peak,
-    }
+    return {"texts": rows, "mean_length": lengths.double().mean().item(), "ms": took, "peak_mib": peak}
 
 
-def open_clip_tower(clock: Clock, name: str) -> Row:
+def open_clip_tower(clock: Clock, name: str, side: str) -> Row:
     """open_clip's text tower on the same padded texts."""
     if clock.rehearsal:
-        return {"tower": name, "side": "open_clip", "error": "not rehearsed"}
+        return {"error": "not rehearsed"}
     import open_clip
 
     torch.manual_seed(0)
@@ -115,20 +112,23 @@ def open_clip_tower(clock: Clock, name: str) -> Row:
 
     peak = clock.peak_mib(step)
     took = clock.milliseconds(step, seconds=1)
-    return {"tower": name, "side": "open_clip", "texts": TEXTS, "ms": took, "peak_mib": peak}
+    return {"texts": TEXTS, "ms": took, "peak_mib": peak}
 
 
 def cases(clock: Clock) -> Iterator[Case]:
-    def case(name: str, run: Callable[[], Row]) -> Case:
-        return Case(name, run)
-
+    sides: dict[str, Callable[..., Row]] = {"padded": tower, "packed": tower, "open_clip": open_clip_tower}
     for name, (heads, channels) in TOWERS.items():
-        yield case(
+        yield Case(
             f"packed attention, {name}",
             lambda heads=heads, channels=channels: attention(clock, heads, channels, POSITIONS),
+            {"operation": "packed_attention", "longest": POSITIONS},
         )
-        for side in ("padded", "packed"):
-            yield case(f"text tower {name} {side}", lambda name=name, side=side: tower(clock, name, side))
-        yield case(f"text tower {name} open_clip", lambda name=name: open_clip_tower(clock, name))
+        for side, run in sides.items():
+            of: Row = {"tower": name, "side": side}
+            yield Case(f"text tower {name} {side}", lambda name=name, side=side, run=run: run(clock, name, side), of)
     for longest in (16, 32, 64):
-        yield case(f"packed attention, up to {longest}", lambda longest=longest: attention(clock, 8, 64, longest))
+        yield Case(
+            f"packed attention, up to {longest}",
+            lambda longest=longest: attention(clock, 8, 64, longest),
+            {"operation": "packed_attention", "longest": longest},
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import statistics
 import time
 import traceback
@@ -24,10 +25,14 @@ _CYCLES = 1.9e9  # per second, about; only the length of a pause depends on it
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One measurement: a name that no other case of its part has, and what gives its row."""
+    """One measurement: a name that no other case of its part has, what gives its row, and what it is of.
+
+    `of` is in the row in any case, so that the targets also know of what failed or was not reached.
+    """
 
     name: str
     run: Callable[[], Row]
+    of: Row = dataclasses.field(default_factory=dict)
 
 
 class Clock:
@@ -92,6 +97,8 @@ def reason(error: BaseException) -> str:
     """One line about an exception."""
     if isinstance(error, torch.cuda.OutOfMemoryError):
         return "out of memory"
+    if re.match(r"No (viable backend|available kernel)", str(error)):  # a backend of torch that was asked for alone
+        return "not available"
     lines = [line for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
 
@@ -112,16 +119,16 @@ def work_through(cases: Iterable[Case], state: Path, seconds: float, known: set[
             if case.name in known:
                 continue
             if time.monotonic() > end:
-                say({"row": {"case": case.name, "error": "not reached: the time was up"}})
+                say({"row": {"case": case.name, **case.of, "error": "not reached: the time was up"}})
                 continue
-            say({"started": case.name})
+            say({"started": {"case": case.name, **case.of}})
             start = time.monotonic()
             try:
                 row = case.run()
             except Exception as error:
                 traceback.print_exc()
                 row = {"error": reason(error)}
-            say({"row": {"case": case.name, **row, "seconds": round(time.monotonic() - start, 2)}})
+            say({"row": {"case": case.name, **case.of, **row, "seconds": round(time.monotonic() - start, 2)}})
             if torch.cuda.is_available():
                 try:
                     torch.cuda.synchronize()  # an illegal access breaks everything that comes after it in a process
@@ -131,16 +138,16 @@ def work_through(cases: Iterable[Case], state: Path, seconds: float, known: set[
     return True
 
 
-def read_state(state: Path) -> tuple[list[Row], str | None]:
-    """The rows in a file of `work_through`, and the case that was begun and has none."""
+def read_state(state: Path) -> tuple[list[Row], Row | None]:
+    """The rows in a file of `work_through`, and the name and `of` of the case that was begun and has none."""
     rows: list[Row] = []
-    begun = None
+    begun: Row | None = None
     for line in _lines(state):
         if "started" in line:
             begun = line["started"]
         else:
             rows.append(line["row"])
-            begun = None if line["row"]["case"] == begun else begun
+            begun = None if begun is not None and line["row"]["case"] == begun["case"] else begun
     return rows, begun
 
 

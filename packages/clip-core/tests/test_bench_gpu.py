@@ -51,13 +51,47 @@ def test_a_rehearsal_goes_through_every_part(tmp_path: Path) -> None:
     attention = content["parts"]["attention"][0]
     assert {"operation", "dtype", "length", "channels", "causal", "best_training", "ratio_training"} <= set(attention)
     assert {"flash", "math", "default", "ours"} <= set(attention["times"])
-    assert set(attention["missing"]) == {"efficient", "cudnn"}
+    assert attention["missing"] == {"efficient": "not available", "cudnn": "not available"}
     loss = content["parts"]["losses"][0]
     assert {"loss", "side", "pairs", "features", "ms", "forward_ms", "peak_mib", "tflop_per_s"} <= set(loss)
     assert {row["side"] for row in content["parts"]["text"] if "tower" in row} == {"padded", "packed", "open_clip"}
     assert {row["side"] for row in content["parts"]["steps"]} == {"everything", "torch", "open_clip"}
     assert {"case", "target", "wanted", "found", "met"} == set(content["targets"][0])
-    assert "targets" in done.stdout
+    assert {target["met"] for target in content["targets"]} == {None}
+    assert done.stdout.count(": not judged: a rehearsal\n") == len(content["targets"])
+    assert "met\n" not in done.stdout
+
+
+def test_what_is_not_reached_is_among_the_targets_as_not_measured(
+    bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCH.parent))
+    import gpu_attention
+    import gpu_losses
+    import gpu_text
+    from gpu_timing import Clock, work_through
+
+    clock = Clock(True)
+    clock.rehearsal = False  # the cases of a device; none of them is run
+    parts = {}
+    for part, room in {"losses": gpu_losses, "attention": gpu_attention, "text": gpu_text}.items():
+        state = tmp_path / part
+        assert work_through(room.cases(clock), state, -1.0, set())
+        parts[part], begun = bench.read_state(state)
+        assert begun is None
+        assert all("not reached" in row["error"] for row in parts[part])
+    found = bench.targets(parts)
+    assert {target["met"] for target in found} == {None}
+    named = {(target["case"], target["target"]) for target in found}
+    for loss in ("clip_loss", "siglip_loss"):
+        for dim in (512, 768, 1024):
+            assert (f"{loss}, 32,768 x {dim}", "times as fast as eager") in named
+    assert ("clip_loss, 65,536 x 512", "times as fast as compiled") in named
+    assert ("siglip_loss, 131,072 x 1024", "GiB at the peak") in named
+    assert {"B/32 image", "text 768", "quick_gelu bfloat16", "packed attention, ViT-L-14"} <= {
+        case for case, _ in named
+    }
+    assert ("text tower of ViT-B-32", "times as fast as padded") in named
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -82,7 +116,7 @@ def say(**line):
 for name in ("first", "second", "third"):
     if f'"case": "{name}"' in known:
         continue
-    say(started=name)
+    say(started={"case": name, "side": "ours"})
     if name == "second":
         os._exit(139)
     if name == "third" and "slow" in sys.argv:
@@ -97,7 +131,7 @@ def test_a_case_that_breaks_its_process_is_named_and_the_others_are_run(bench: M
     rows, begun = bench.read_state(state)
     assert begun is None
     assert [row["case"] for row in rows] == ["first", "second", "third"]
-    assert rows[1]["error"] == "its process ended with code 139"
+    assert rows[1] == {"case": "second", "side": "ours", "error": "its process ended with code 139"}
     assert "error" not in rows[0]
     assert "error" not in rows[2]
 
