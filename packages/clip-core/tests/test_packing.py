@@ -84,6 +84,25 @@ BATCHES = {
 }
 
 
+def test_logits_take_lengths(unread: None) -> None:
+    made = model_with("flat")
+    tokens, lengths = texts(BATCHES["mixed"]), BATCHES["mixed"]
+    images = torch.randn(2, 3, *made.visual.image_size, dtype=torch.float64)
+    seen = count_positions(made.text_tower)
+    per_image, per_text = made.get_logits(images, tokens, lengths)
+    assert seen == [sum(lengths)]
+    torch.testing.assert_close(per_image, made.get_logits(images, tokens)[0], atol=1e-12, rtol=1e-12)
+    assert torch.equal(per_text, per_image.T)
+
+
+def test_towers_that_compute_whole_rows_make_no_use_of_lengths() -> None:
+    made = model_with(causal=False)  # as MobileCLIP-S1 has it
+    tokens = texts([5, 9])
+    assert torch.equal(made.encode_text(tokens, lengths=[1, 1]), made.encode_text(tokens))
+    with pytest.raises(ConfigError, match="length 1 for row 0"):
+        model_with().encode_text(tokens, lengths=[1, 1])
+
+
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("layout", ["flat", "nested"])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32])

@@ -152,15 +152,17 @@ class Clip(nn.Module):
             normalize: make each row of length 1.
             lengths: (B,) integers on the CPU, or a list: tokens of each row up to and with the end of text, as
                 `tokenizer.tokenize(texts).lengths`; of a text that was cut, its length uncut or S. They change no
-                feature. Towers that read something else (SigLIP, CoCa, those of transformers) make no use of them,
-                nor do traces, torch.compile and `deterministic`. If a row is longer than they say, its feature is
-                NaN, or, where the ids are on the CPU, it is an error. DistributedDataParallel and FSDP move tensors
-                to the device; give them a list.
+                feature. Use of them is made by causal towers of CLIP's kind: `config.text` is a `TextConfig` with
+                `causal`, without `class_token`, with a `pool` other than "last". There the feature of a row that is
+                longer than they say is NaN, or, where the ids are on the CPU, it is an error. Any other tower (not
+                causal: SigLIP, all of MobileCLIP but B; a class token: CoCa; ModernText; those of transformers)
+                computes whole rows and does not see where a length is too short; nor do traces, torch.compile and
+                `deterministic`. DistributedDataParallel and FSDP move tensors to the device; give them a list.
             deterministic: as in `encode_image`.
 
         Raises:
             ConfigError: ids of another shape or a floating dtype; lengths of another number, on a device, below 1, or
-                too short for ids on the CPU.
+                too short for ids on the CPU (for the towers that use them).
         """
         checked, rows = self._checked_tokens(tokens), checked_lengths(lengths, tokens)
         tower = self.text_tower
@@ -208,7 +210,8 @@ class Clip(nn.Module):
 
         Args:
             image: as in `encode_image`, or None to leave this tower out.
-            text: as in `encode_text`, or None to leave this tower out.
+            text: as in `encode_text`, or None to leave this tower out. Whole rows are computed, padding too, because
+                intermediates have every position; so there are no lengths to give.
             image_indices: which blocks (stages of a convolutional tower): the last so many, a list (-1 the last), or
                 None for all.
             text_indices: as `image_indices`.
@@ -263,9 +266,12 @@ class Clip(nn.Module):
                 output["logit_bias"] = self.logit_bias
         return output
 
-    def get_logits(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of every image for every text, (B_images, B_texts), and the transpose of it."""
-        per_image = self._logits(self.encode_image(images, normalize=True), self.encode_text(tokens, normalize=True))
+    def get_logits(
+        self, images: Tensor, tokens: Tensor, lengths: Tensor | Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of every image for every text, (B_images, B_texts), and the transpose of it; see `encode_text`."""
+        text_features = self.encode_text(tokens, normalize=True, lengths=lengths)
+        per_image = self._logits(self.encode_image(images, normalize=True), text_features)
         return per_image, per_image.T
 
     def _logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
