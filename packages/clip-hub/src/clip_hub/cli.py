@@ -82,4 +82,5 @@ def _download(options: argparse.Namespace) -> None:
     from clip_hub.download import fetch
 
     tag = find_name(options.name)
-    print(fetch(tag.repo, tag.files, revision=tag.revision, cache_dir=options.cache_dir))
+    # Whoever asks for the file by name may doubt the one that is here.
+    print(fetch(tag.repo, tag.files, revision=tag.revision, cache_dir=options.cache_dir, recheck=True))
