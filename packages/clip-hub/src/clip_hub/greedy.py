@@ -98,6 +98,7 @@ def greedy_soup(
     token: str | bool | None = None,
     overwrite: bool = False,
     progress: bool = False,
+    report: Callable[[str], None] = _log.info,
 ) -> GreedySoup:
     """Write the greedy soup of the checkpoints `names` as a bundle; its `soup.json` says what was tried and kept.
 
@@ -107,6 +108,7 @@ def greedy_soup(
     Args:
         names, folder, dtype, cache_dir, token, overwrite, progress: as `soup.soup`; two or more names, each once.
         evaluation: a command (see `scored_by`), or a function from a folder to a score.
+        report: is told each score when it is known.
 
     Raises:
         EvaluationFailed: a score could not be had.
@@ -129,16 +131,17 @@ def greedy_soup(
             average(chosen, [1.0] * len(chosen), place, None, dtype=dtype, overwrite=True, progress=progress)
             return score(place)
 
-        alone = {source.name: evaluated([source]) for source in sources}
-        for name, value in alone.items():
-            _log.info("%s alone: %s", name, value)
+        alone: dict[str, float] = {}
+        for source in sources:
+            alone[source.name] = evaluated([source])
+            report(f"{alone[source.name]:g}\t{source.name} alone")
         ordered = sorted(sources, key=lambda source: -alone[source.name])  # stable: equal ones stay in their order
         kept, best = [ordered[0]], alone[ordered[0].name]
         steps = [(kept[0].name, best, True)]
         for source in ordered[1:]:
             value = evaluated([*kept, source])
             stays = value >= best
-            _log.info("with %s: %s, %s", source.name, value, "kept" if stays else f"left out, below {best}")
+            report(f"{value:g}\twith {source.name}: {'kept' if stays else 'left out'}")
             steps.append((source.name, value, stays))
             if stays:
                 kept, best = [*kept, source], value

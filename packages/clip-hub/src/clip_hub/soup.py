@@ -9,7 +9,6 @@ leaves out: choosing what goes in by a score, which is in `greedy`.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 import shutil
@@ -36,8 +35,6 @@ from clip_hub.sources import Source, open_source
 from clip_hub.tensor_file import PIECE, Entry, write_tensors
 
 __all__ = ["RECORD_FILE", "average", "check_same", "extract_ema", "interpolate", "soup"]
-
-_log = logging.getLogger(__name__)
 
 RECORD_FILE = "soup.json"
 """What a bundle that was made here says of how: the kind, and each checkpoint's name, weight and sha256."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from typing import TYPE_CHECKING, Any, cast
@@ -151,11 +152,8 @@ def _soup(options: argparse.Namespace) -> None:
         return
     if options.weights is not None:
         raise ConfigError("--weights and --greedy exclude each other; a greedy soup weighs what it keeps equally.")
-    done = greedy_soup(options.checkpoint, options.output, options.eval_command, **common)
-    for name, score in done.scores.items():
-        print(f"{score:g}\t{name} alone", file=sys.stderr)
-    for name, score, kept in done.steps[1:]:
-        print(f"{score:g}\twith {name}: {'kept' if kept else 'left out'}", file=sys.stderr)
+    said = functools.partial(print, file=sys.stderr, flush=True)
+    done = greedy_soup(options.checkpoint, options.output, options.eval_command, report=said, **common)
     print(f"{done.score:g}\tthe soup of {len(done.kept)} of {len(done.scores)}", file=sys.stderr)
     print(done.folder)
 
