@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -109,6 +110,43 @@ def test_compiled_as_one_graph(dynamic: bool) -> None:
         torch.testing.assert_close(compiled, eager)
 
 
+def test_starts_of_64_bits_and_a_length_of_numpy() -> None:
+    packed, starts = drawn(9, 3, 2, 8), starts_of([5, 3])
+    expected = packed_attention(packed, starts, 5, causal=True)
+    assert torch.equal(packed_attention(packed, starts.long(), np.int64(5), causal=True), expected)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_where_values_are_not_read_a_sequence_that_is_too_long_is_nan(causal: bool) -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(packed_attention, fullgraph=True, backend="aot_eager")  # reads no value, as on a device
+    packed = drawn(12, 3, 2, 8).requires_grad_()
+    for longest in (0, 1, 3):
+        out = compiled(packed, starts_of([1, 5, 3]), longest, causal=causal)
+        right = one_by_one(packed, [1, 5, 3], causal)
+        (gradient,) = torch.autograd.grad(out.nansum(), packed)
+        for here, length in ((slice(0, 1), 1), (slice(1, 6), 5), (slice(6, 9), 3)):
+            if length > longest:
+                assert out[here].isnan().all()
+                assert gradient[here][:longest].isnan().all()
+            else:
+                torch.testing.assert_close(out[here], right[here])
+                assert gradient[here].isfinite().all()
+        assert not out[9:].any()
+        assert not gradient[9:].any()
+
+
+@pytest.mark.parametrize("starts", [[0, 900], [-7, 3, 9], [5, 9], [0, 8, 2, 9], [900, -900, 900]], ids=str)
+def test_where_values_are_not_read_nothing_outside_is_touched(starts: list[int]) -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(packed_attention, fullgraph=True, backend="aot_eager")
+    packed = drawn(9, 3, 2, 8).requires_grad_()
+    out = compiled(packed, torch.tensor(starts), 9, causal=False)  # an index that is outside raises on a CPU
+    torch.autograd.grad(out.sum(), packed)
+    if starts == [0, 900]:
+        torch.testing.assert_close(out, by_hand(packed, False))
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_layer_has_the_bits_of_torch(causal: bool) -> None:
     layer = Attention(24, 3, causal=causal)
@@ -148,6 +186,28 @@ def test_under_autocast_what_is_packed_has_its_dtype(monkeypatch: pytest.MonkeyP
         (lambda: packed_attention(drawn(7, 3, 2, 8), torch.zeros(2, 2).int(), 7, causal=True), r"starts \(2, 2\)"),
         (lambda: packed_attention(drawn(7, 3, 2, 8), starts_of([7]), -1, causal=True), "longest -1"),
         (lambda: packed_attention(drawn(7, 3, 2, 8), starts_of([7]).to("meta"), 7, causal=True), "starts on meta"),
+        (
+            lambda: packed_attention(drawn(7, 3, 2, 8), [0, 7], 7, causal=True),
+            "starts as list; allowed: a tensor",
+        ),
+        (
+            lambda: packed_attention(drawn(7, 3, 2, 8), starts_of([7]).float(), 7, causal=True),
+            "starts of torch.float",
+        ),
+        (lambda: packed_attention(drawn(7, 3, 2, 8), starts_of([7]), 7.0, causal=True), r"longest 7.0 \(float\)"),
+        (lambda: packed_attention(drawn(7, 3, 2, 8), starts_of([8]), 8, causal=True), "end at 8, and 7 tokens"),
+        (lambda: packed_attention(drawn(7, 3, 2, 8), starts_of([7]) + 1, 7, causal=True), "begin at 1, and 7 tokens"),
+        (lambda: packed_attention(drawn(7, 3, 2, 8), starts_of([-1, 7]), 7, causal=True), "fall from 0 to -1 at 0"),
+        (
+            lambda: packed_attention(drawn(7, 3, 2, 8), starts_of([3, 4]), 3, causal=True),
+            "4 tokens; allowed: 4 or",
+        ),
+        (lambda: packed_attention(drawn(7, 3, 2, 8), starts_of([7]), 0, causal=True), "longest 0 and a sequence of 7"),
+        (lambda: packed_attention(drawn(7, 3, 2, 8).int(), starts_of([7]), 7, causal=True), "packed of torch.int32"),
+        (lambda: attention(drawn(1, 7, 3, 2, 8).long(), causal=True), "attention got packed of torch.int64; allowed"),
+        (lambda: attention(drawn(1, 7, 3, 2, 8).cfloat(), causal=True), "packed of torch.complex64"),
+        (lambda: attention(drawn(1, 7, 3, 2, 8).to(torch.float8_e4m3fn), causal=True), "float8"),
+        (lambda: attention(drawn(1, 7, 3, 2, 8).numpy(), causal=True), "packed as ndarray"),
     ],
 )
 def test_wrong_arguments_are_named(call, message: str) -> None:

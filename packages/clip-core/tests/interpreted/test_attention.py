@@ -334,3 +334,41 @@ def test_what_has_no_program_is_refused(shape: tuple[int, ...], dtype: torch.dty
     ):
         with pytest.raises(ConfigError, match=message):
             refused()
+
+
+@BOTH
+@pytest.mark.parametrize("longest", [0, 5, 16, 20, 77])
+def test_sequences_that_are_too_long_are_nan_and_no_others(longest: int, causal: bool) -> None:
+    lengths = [3, 90, 16, 0, 17, 140, 5]
+    starts, tokens = ragged(lengths, behind=3)
+    packed, gradient = numbers(tokens, 3, 2, 24), numbers(tokens, 2, 24, seed=1)
+    found = directly(packed, gradient, causal, starts, longest)
+    for length, begin in zip(lengths, starts.tolist(), strict=False):
+        here = slice(begin, begin + length)
+        if length > longest:
+            assert all(whole[here].isnan().all() for whole in found)
+        elif length:
+            exact = by_formula(packed[None, here], gradient[None, here], causal)
+            close(tuple(whole[None, here] for whole in found), exact)
+    assert not any(whole[-3:].count_nonzero() for whole in found)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's arithmetic is numpy's
+@pytest.mark.parametrize("starts", [[0, 2**30], [-(2**30), 3, 9], [5, 9], [0, 8, 2, 9], [2**30, -9, 2**30]], ids=str)
+def test_wrong_starts_reach_nothing_outside(starts: list[int]) -> None:
+    room, d_room = numbers(29, 3, 2, 16), numbers(29, 2, 16, seed=1)
+    packed, gradient = room[10:19], d_room[10:19]
+    given = torch.tensor(starts, dtype=torch.int32)
+    out, d_packed = directly(packed, gradient, False, given, 9)  # what is far outside is a segmentation fault
+    room[:10] = room[19:] = d_room[:10] = d_room[19:] = math.nan
+    again = directly(packed, gradient, False, given, 9)
+    torch.testing.assert_close(again, (out, d_packed), atol=0, rtol=0, equal_nan=True)
+    if len(starts) == 2:
+        exact = by_formula(packed[None], gradient[None], False)
+        close((out[None], d_packed[None]), exact)
+
+
+def test_starts_of_64_bits() -> None:
+    starts, tokens = ragged([4, 16], behind=2)
+    packed, gradient = numbers(tokens, 3, 2, 24), numbers(tokens, 2, 24, seed=1)
+    check_packed(packed, gradient, starts.long(), 16, True, 1)

@@ -18,22 +18,27 @@ from torch import Tensor
 from clip_core.errors import ConfigError
 from clip_core.kernels import dispatch
 
-__all__ = ["attention", "fused_attention"]
+__all__ = ["attention", "check_packed", "fused_attention"]
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def attention(packed: Tensor, *, causal: bool) -> Tensor:
     """Softmax attention of each position to all of its sequence, or with `causal` to itself and those before it.
 
     Args:
-        packed: (B, S, 3, H, C), query, key and value of each position, as one linear layer gives them.
+        packed: (B, S, 3, H, C), query, key and value of each position, as one linear layer gives them, of float32,
+            bfloat16, float16 or float64.
         causal: whether a position sees only itself and what is before it.
 
     Returns:
         (B, S, H, C), of the dtype of `packed`. Logits are divided by sqrt(C).
 
     Raises:
-        ConfigError: `packed` has another shape, or `use_backend("triton")` asks for what there is no program for.
+        ConfigError: `packed` has another shape or dtype, or `use_backend("triton")` asks for what there is no
+            program for.
     """
+    check_packed("attention", packed)
     if packed.ndim != 5 or packed.shape[2] != 3:
         raise ConfigError(
             f"attention got packed of shape {tuple(packed.shape)}; allowed: (batch, sequence, 3, heads, channels)."
@@ -43,6 +48,13 @@ def attention(packed: Tensor, *, causal: bool) -> Tensor:
         return fused
     query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
     return F.scaled_dot_product_attention(query, key, value, is_causal=causal).transpose(1, 2)
+
+
+def check_packed(name: str, packed: Tensor) -> None:
+    """Raise `ConfigError` unless `packed` is a tensor whose dtype the operation called `name` can work in."""
+    if not isinstance(packed, Tensor) or packed.dtype not in _DTYPES:
+        given = f"of {packed.dtype}" if isinstance(packed, Tensor) else f"as {type(packed).__name__}"
+        raise ConfigError(f"{name} got packed {given}; allowed: a tensor of float32, bfloat16, float16 or float64.")
 
 
 @torch.library.custom_op("clip_core::attention", mutates_args=())

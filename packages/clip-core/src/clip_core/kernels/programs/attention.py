@@ -21,7 +21,7 @@ from torch import Tensor
 
 from clip_core.errors import ConfigError
 from clip_core.kernels.programs.launching import INTERPRETED, launch
-from clip_core.kernels.programs.pieces import clear, compare, mix, read, rounded, softmax, softmax_backward
+from clip_core.kernels.programs.pieces import compare, fill, mix, read, rounded, softmax, softmax_backward
 
 __all__ = ["LONGEST", "attend", "attend_backward", "attention_backward", "attention_forward", "configuration"]
 
@@ -41,9 +41,10 @@ def attention_forward(packed: Tensor, starts: Tensor | None, longest: int, *, ca
         packed: (T, 3, H, C), query, key and value of each token, of float16, bfloat16 or float32; without `starts`
             (B, S, 3, H, C). C is a multiple of 8 from 16 to 128.
         starts: (R + 1,) int32, where each sequence begins, the first at 0, and where the last one ends, at most at T;
-            sequences may be empty. None for sequences of one length.
+            sequences may be empty. None for sequences of one length. Nothing outside of the tensors is read or
+            written whatever stands there.
         longest: at least the length of the longest sequence, and at most 128; S without `starts`. The lengths are not
-            on the host, so a longer sequence is not noticed: its result is left unwritten.
+            on the host, so a longer sequence is no error: its result is NaN, and so is its gradient.
         causal: whether a token sees only itself and what is before it.
 
     Returns:
@@ -168,7 +169,7 @@ def _launch(
         tokens, tiles = 0, _tiles(length, channels)[-1:]
     else:
         starts = starts.contiguous()
-        sequences, length, tokens, tiles = len(starts) - 1, 0, len(result), _tiles(longest, channels)
+        sequences, length, tokens, tiles = len(starts) - 1, longest, len(result), _tiles(longest, channels)
         if sequences == 0:
             result.zero_()
     if result.numel() == 0:
@@ -225,13 +226,14 @@ def attend(
     stride = token_stride * UNIT
     out_stride = heads * CHANNELS
     if VARIED and SHORTER == 0:
-        clear(out + head * CHANNELS, starts, sequences, tokens, group, heads, out_stride, BLOCKS, PARTS, CHANNELS)
+        start = out + head * CHANNELS
+        _fill_others(start, starts, sequences, tokens, heads, length, group, 1, BLOCKS, PARTS, CHANNELS)
     # Hoisting offsets and masks out of this loop would cost the registers of another program on the same processor.
     for member in tl.range(0, GROUP, disable_licm=True):
         sequence = group * GROUP + member
         if sequence < sequences:
-            begin, n = _bounds(starts, sequence, length, VARIED)
-            if (n > SHORTER) & (n <= TILE):
+            begin, n = _bounds(starts, sequence, tokens, length, VARIED)
+            if (n > SHORTER) & (n <= TILE) & (n <= length):
                 query = packed + _offset(sequence, begin, head, batch_stride, token_stride, head_stride, VARIED) * UNIT
                 key = query + which_stride * UNIT
                 value = key + which_stride * UNIT
@@ -281,14 +283,13 @@ def attend_backward(
     stride = token_stride * UNIT
     d_stride = 3 * heads * CHANNELS
     if VARIED and SHORTER == 0:
-        for which in tl.static_range(3):
-            start = d_packed + (which * heads + head) * CHANNELS
-            clear(start, starts, sequences, tokens, group, heads, d_stride, BLOCKS, PARTS, CHANNELS)
+        start = d_packed + head * CHANNELS
+        _fill_others(start, starts, sequences, tokens, heads, length, group, 3, BLOCKS, PARTS, CHANNELS)
     for member in tl.range(0, GROUP, disable_licm=True):
         sequence = group * GROUP + member
         if sequence < sequences:
-            begin, n = _bounds(starts, sequence, length, VARIED)
-            if (n > SHORTER) & (n <= TILE):
+            begin, n = _bounds(starts, sequence, tokens, length, VARIED)
+            if (n > SHORTER) & (n <= TILE) & (n <= length):
                 query = packed + _offset(sequence, begin, head, batch_stride, token_stride, head_stride, VARIED) * UNIT
                 key = query + which_stride * UNIT
                 value = key + which_stride * UNIT
@@ -313,11 +314,43 @@ def attend_backward(
 
 
 @triton.jit
-def _bounds(starts, sequence, length, VARIED: tl.constexpr):
-    """Where a sequence begins among all tokens, in 64 bits, and its length."""
+def _fill_others(
+    start,
+    starts,
+    sequences,
+    tokens,
+    heads,
+    length,
+    sequence,
+    COUNT: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    PARTS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """Write one head of what no attention is for: zeros behind the last sequence, NaN for one longer than `length`.
+
+    Programs for the shortest sequences do so, which take one each. A token has COUNT rows for each head.
+    """
+    stride = COUNT * heads * CHANNELS
+    behind = tl.maximum(tl.load(starts + sequences), 0).to(tl.int64)
+    step = BLOCKS[0][1]
+    # The programs of a head take turns.
+    turns = tl.num_programs(0) // heads * step
+    begin, n = _bounds(starts, sequence, tokens, length, True)
+    for which in tl.static_range(COUNT):
+        here = start + which * heads * CHANNELS
+        fill(here, behind + sequence * step, tokens, turns, stride, 0.0, BLOCKS, PARTS, CHANNELS)
+        if n > length:
+            fill(here, begin, begin + n, step, stride, float("nan"), BLOCKS, PARTS, CHANNELS)
+
+
+@triton.jit
+def _bounds(starts, sequence, tokens, length, VARIED: tl.constexpr):
+    """Where a sequence begins among all tokens, in 64 bits, and its length; inside of them whatever `starts` says."""
     if VARIED:
-        begin = tl.load(starts + sequence)
-        end = tl.load(starts + sequence + 1)
+        begin = tl.minimum(tl.maximum(tl.load(starts + sequence), 0), tokens)
+        begin = tl.where(sequence == 0, 0, begin)
+        end = tl.minimum(tl.maximum(tl.load(starts + sequence + 1), 0), tokens)
         return begin.to(tl.int64), end - begin
     else:
         return sequence.to(tl.int64) * length, length

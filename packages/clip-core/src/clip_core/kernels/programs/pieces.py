@@ -19,7 +19,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["clear", "compare", "mix", "read", "rounded", "softmax", "softmax_backward"]
+__all__ = ["compare", "fill", "mix", "read", "rounded", "softmax", "softmax_backward"]
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 
@@ -150,25 +150,23 @@ def mix(
 
 
 @triton.jit
-def clear(
+def fill(
     start,
-    starts,
-    sequences,
-    tokens,
-    group,
-    heads,
+    first,
+    end,
+    step,
     stride,
+    VALUE: tl.constexpr,
     BLOCKS: tl.constexpr,
     PARTS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Write zeros for one head of tokens behind the last sequence; the programs of a head take turns at 16 of them."""
+    """Write VALUE for one head of as many tokens as the first block has, from `first` on, every `step` before `end`."""
     rows = tl.arange(0, BLOCKS[0][1])
-    first = tl.load(starts + sequences).to(tl.int64) + group * BLOCKS[0][1]
-    while first < tokens:
+    while first < end:
         for part in tl.static_range(len(PARTS)):
             columns = PARTS[part][0] + tl.arange(0, PARTS[part][1])
-            ours = (first + rows < tokens)[:, None] & (columns < CHANNELS)[None, :]
+            ours = (first + rows < end)[:, None] & (columns < CHANNELS)[None, :]
             places = start + (first + rows)[:, None] * stride + columns[None, :]
-            tl.store(places, tl.zeros(ours.shape, start.dtype.element_ty), mask=ours)
-        first += tl.num_programs(0) // heads * BLOCKS[0][1]
+            tl.store(places, tl.full(ours.shape, VALUE, start.dtype.element_ty), mask=ours)
+        first += step
