@@ -180,3 +180,19 @@ def test_a_tag_brings_the_vocabulary_of_its_tokenizer(hub, bundle, monkeypatch) 
     hub.requests.clear()
     assert clip_hub.create("ViT-B-16-SigLIP", "webli", device="meta").model.logit_scale.is_meta
     assert hub.requests == []
+
+
+def test_a_path_without_a_folder_says_that_there_is_none(hub) -> None:
+    with pytest.raises(DownloadError, match=r"no such repository.*There is no folder 'runs/x' here, either"):
+        clip_hub.load("runs/x", cache_dir=hub.cache)
+    with pytest.raises(DownloadError) as caught:
+        clip_hub.load("hf-hub:runs/x", cache_dir=hub.cache)
+    assert "folder" not in str(caught.value)
+
+
+def test_an_index_cannot_name_files_outside_of_its_repository(hub, bundle, tmp_path) -> None:
+    publish(hub, written(bundle, "transformers", tmp_path / "out"))
+    del hub.files[REPO, "model.safetensors"]
+    hub.files[REPO, "model.safetensors.index.json"] = json.dumps({"weight_map": {"x": "../../../x"}}).encode()
+    with pytest.raises(DownloadError, match="leads out of it"):
+        clip_hub.load(REPO, cache_dir=hub.cache)
