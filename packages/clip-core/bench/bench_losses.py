@@ -3,7 +3,8 @@
     python bench_losses.py [--batch 16384] [--dim 512] [--rounds 3] [--json FILE]
 
 Each step runs in a process of its own, which reports how far its peak of resident memory rose above that of the
-features and their gradients; the two sides take turns, the figures are medians.
+features and their gradients; the two sides take turns, the figures are medians. "busy" are seconds of all processors
+that the step had, which other programs beside it change less than the time that went by.
 """
 
 from __future__ import annotations
@@ -38,12 +39,13 @@ scalars = (scale,) if loss == "clip_loss" else (scale, bias)
 function(*features(256), *scalars).backward()
 pairs = features(batch)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-start = time.perf_counter()
+start, busy = time.perf_counter(), time.process_time()
 value = function(*pairs, *scalars)
 value.backward()
-seconds = time.perf_counter() - start
+seconds, busy = time.perf_counter() - start, time.process_time() - busy
 kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(json.dumps({"seconds": seconds, "mib": kib / 1024, "loss": value.item(), "norm": pairs[0].grad.norm().item()}))
+found = {"seconds": seconds, "busy": busy, "mib": kib / 1024}
+print(json.dumps({**found, "loss": value.item(), "norm": pairs[0].grad.norm().item()}))
 """
 
 
@@ -58,7 +60,7 @@ def step(side: str, loss: str, batch: int, dim: int) -> dict[str, float]:
 
 
 def measure(batch: int, dim: int, rounds: int, only: str) -> list[Row]:
-    """One row per loss: seconds and MiB of both, and ours as a share of the peer's."""
+    """One row per loss: seconds, busy seconds and MiB of both, and ours as a share of the peer's."""
     rows: list[Row] = []
     for loss in (name for name in ("clip_loss", "siglip_loss") if only in name):
         found: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
@@ -70,7 +72,7 @@ def measure(batch: int, dim: int, rounds: int, only: str) -> list[Row]:
             if abs(ours[key] - peer[key]) > 1e-4 * abs(peer[key]):
                 sys.exit(f"{loss}: the two sides differ: {ours} {peer}")
         row: Row = {"case": f"{loss}, {batch:,} pairs of {dim}"}
-        for unit in ("seconds", "mib"):
+        for unit in ("seconds", "busy", "mib"):
             mine, theirs = (statistics.median(turn[unit] for turn in found[side]) for side in ("ours", "peer"))
             row |= {f"ours_{unit}": mine, f"peer_{unit}": theirs, f"share_{unit}": mine / theirs}
         rows.append(row)
