@@ -51,6 +51,7 @@ def main(folder: Path) -> dict[str, object]:
         x = model.token_embedding(text) + model.positional_embedding
         x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask))
         found["by hand"] = x[torch.arange(3), text.argmax(dim=-1)] @ model.text_projection
+        found["mask without a name"] = model.transformer(x, model.attn_mask)
     found["pixels"] = image
     found["tokens"] = [text, open_clip.tokenize(["a b", "c"]), open_clip.tokenize("x " * 99, context_length=8)]
     found["words"] = [open_clip.decode(text[1]), _tokenizer.encode("hello world"), _tokenizer.eot_token_id]

@@ -200,6 +200,20 @@ def test_a_state_dict_is_loaded_in_place(tiny: Path) -> None:
     assert model.logit_bias.item() == 0
 
 
+def test_a_text_tower_of_transformers_starts_with_its_own_encoder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+    made = clip_core.create_model("tiny")  # in place of the real one, which takes transformers and half a gigabyte
+    monkeypatch.setattr("clip_hub.drop_in.creation.build", lambda *_, **__: made)
+    monkeypatch.setattr("clip_hub.drop_in.creation.fetch_model", lambda repo, cache_dir: f"folder of {repo}")
+    monkeypatch.setattr("clip_hub.drop_in.creation.load_text_tower", lambda _, folder: asked.append(folder))
+    create_model("roberta-ViT-B-32")
+    create_model("roberta-ViT-B-32", pretrained_text=False)
+    create_model("roberta-ViT-B-32", pretrained_text_path=tmp_path)
+    assert asked == ["folder of FacebookAI/roberta-base", tmp_path]
+
+
 def test_captions_are_asked_for_in_clip_cores_words() -> None:
     asked = []
 

@@ -40,13 +40,6 @@ class _Presented(Clip):
     output_dict: bool = False
     """Whether `forward` gives a dict instead of a tuple."""
 
-    def get_logits(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, height, width) and token ids (C, S) -> logits (B, C), and their transpose."""
-        images, texts = self.encode_image(image, normalize=True), self.encode_text(text, normalize=True)
-        logits = self.logit_scale.exp() * images @ texts.T
-        logits = logits if self.logit_bias is None else logits + self.logit_bias
-        return logits, logits.T
-
     def forward_intermediates(
         self,
         image: Tensor | None = None,
@@ -215,6 +208,8 @@ class _Blocks(Transformer):
         Raises:
             ConfigError: `attn_mask` is another one than the causal mask that these blocks apply by themselves.
         """
+        if mask is not None and mask.is_floating_point():  # OpenCLIP's, without its name; those of clip-core are bool
+            mask, attn_mask = None, mask
         if attn_mask is not None:
             causal = _causal_mask(x.shape[1], attn_mask.device).to(attn_mask.dtype)
             first: Any = self.resblocks[0]

@@ -119,7 +119,7 @@ class HFTokenizer(HfTokenizer):
         known = _known(name)
         config = HfTokenizerConfig(
             context_length=context_length or DEFAULT_CONTEXT_LENGTH,
-            source=name,
+            source=name if known is None else known.source,
             clean=clean,  # type: ignore[arg-type]  # the record checks it
             pad_id=0 if known is None else known.pad_id,
             drop_separator=strip_sep_token,
@@ -175,10 +175,10 @@ def decode(output_ids: Tensor | Iterable[int]) -> str:
 
 
 def _known(name: str) -> HfTokenizerConfig | None:
-    """The tokenizer of one of our architectures that has its vocabulary from `name`; owners may be left out."""
+    """The tokenizer of one of our architectures that has its vocabulary from `name`; its owner may be left out."""
     for model in list_models():
         held = get_config(model).tokenizer
-        if isinstance(held, HfTokenizerConfig) and held.source.rpartition("/")[2] == name.rpartition("/")[2]:
+        if isinstance(held, HfTokenizerConfig) and name in (held.source, held.source.rpartition("/")[2]):
             return held
     return None
 

@@ -40,7 +40,7 @@ def build_zero_shot_classifier(
     weights = clip_core.zero_shot.build_zero_shot_classifier(
         model, tokenizer, classnames, templates, batch_size=max(1, batch * len(templates)), progress=use_tqdm
     )
-    return weights.to(device=device, dtype=model.dtype)
+    return weights.to(device=device, dtype=getattr(model, "dtype", weights.dtype))
 
 
 def build_zero_shot_classifier_legacy(

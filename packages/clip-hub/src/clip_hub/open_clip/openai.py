@@ -24,7 +24,7 @@ def load_openai_model(
     device: str | torch.device | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Any:
-    """OpenAI's weights of architecture `name`; by default on the GPU in half precision where there is one."""
+    """OpenAI's weights of architecture `name`; in evaluation mode, by default in half precision on a GPU."""
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     chosen = precision or ("fp32" if place.type == "cpu" else "fp16")
-    return create_model(name, "openai", precision=chosen, device=place, cache_dir=cache_dir)
+    return create_model(name, "openai", precision=chosen, device=place, cache_dir=cache_dir).eval()
