@@ -6,6 +6,7 @@ import json
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Configurations, random weights, a picture, a model in OpenCLIP's layout."""
     home = tmp_path_factory.mktemp("drop-in")
     (home / "configs").mkdir()
@@ -72,7 +73,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clip_core.export(clip_core.create("tiny"), home / "exported")
     pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     PIL.Image.fromarray(pixels).resize((90, 60)).save(home / "picture.png")
-    return home
+    yield home
+    # What was added stays for the process, and other tests list the models.
+    for name in ("small", "coca_small"):
+        open_clip.factory._MODEL_CONFIGS.pop(name)
+    paths = open_clip.factory._MODEL_CONFIG_PATHS
+    paths[:] = [path for path in paths if home not in path.parents]
 
 
 # It warns of the augmentations that it does.
