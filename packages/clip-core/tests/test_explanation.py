@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import clip_core
+from clip_core import config
 from clip_core.kernels import dispatch, explain, measured, use_backend
 from clip_core.kernels.measured import Measured
 
@@ -78,13 +79,30 @@ def test_a_model_says_where_it_is_and_what_it_is_made_of(tiny: clip_core.Bundle)
 def test_a_gpu_that_is_here_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
     monkeypatch.setattr(dispatch, "why_no_triton", lambda device: None)
-    config = clip_core.get_config("tiny")
-    assert explain(config, device="cuda").startswith("On sm_86 in float32")
-    assert "not measured on sm_86" in explain(config, device="cuda")
+    tiny = clip_core.get_config("tiny")
+    assert explain(tiny, device="cuda").startswith("On sm_86 in float32")
+    assert "not measured on sm_86" in explain(tiny, device="cuda", dtype=torch.bfloat16)
+    assert "tokens, 3 heads of 32: torch (no program is chosen for float32" in explain(tiny, device="cuda")
     monkeypatch.setattr(dispatch, "why_no_triton", lambda device: "triton is not installed")
-    said = explain(config, device="cuda", training=True).splitlines()
+    said = explain(tiny, device="cuda", training=True).splitlines()
     assert all("triton is not installed" in line for line in said if "attention, 17" in line or "clip_loss" in line)
     assert "triton (" not in "".join(said)
+    with use_backend("triton"):
+        assert "triton (use_backend('triton'), an error: triton is not installed)" in explain(tiny, device="cuda")
+
+
+def test_a_bundle_is_its_model(tiny: clip_core.Bundle) -> None:
+    tiny.model.bfloat16()
+    assert explain(tiny).startswith("On cpu in bfloat16, forward:\n")
+    assert explain(tiny) == explain(tiny.model)
+
+
+def test_whose_layers_a_tower_has_is_said() -> None:
+    assert lines("RN50")["image tower"] == "torch (convolutions, and one query for each image)"
+    timm = next(
+        name for name in clip_core.list_models() if isinstance(clip_core.get_config(name).image, config.TimmConfig)
+    )
+    assert lines(timm)["image tower"] == "torch (its layers are timm's own)"
 
 
 def test_what_is_forced_is_said() -> None:
@@ -92,14 +110,29 @@ def test_what_is_forced_is_said() -> None:
         said = lines("ViT-L-14", architecture="sm_90", dtype=torch.bfloat16, training=True)
     assert said["text attention, 77 tokens, 12 heads of 64"] == "triton (use_backend('triton'))"
     assert "an error: the programs take sequences of up to 128" in said["image attention, 257 tokens, 16 heads of 64"]
+    with use_backend("triton"):  # this process has not chosen the interpreter
+        said = lines("ViT-B-32-quickgelu", training=True)
+    wrong = {"image attention, last layer", "text attention, last layer"}
+    assert all("triton (use_backend('triton'), an error: " in said[part] for part in said.keys() - wrong)
     with use_backend("torch"):
         assert lines("ViT-L-14", architecture="sm_90", training=True)["clip_loss"] == "torch (use_backend('torch'))"
 
 
-@pytest.mark.parametrize("architecture", ["H100", "sm90", "sm_", "sm_9x"])
+@pytest.mark.parametrize("architecture", ["H100", "sm90", "sm_", "sm_9x", "sm_999"])
 def test_a_wrong_architecture_is_named(architecture: str) -> None:
-    with pytest.raises(clip_core.ConfigError, match=rf"architecture is '{architecture}'; allowed: 'sm_'"):
+    with pytest.raises(clip_core.ConfigError, match=rf"architecture is '{architecture}'; allowed: sm_50, .*, sm_90, "):
         explain(clip_core.get_config("tiny"), architecture=architecture)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", 1.5])
+def test_a_device_that_is_not_here_is_named(device: object) -> None:
+    with pytest.raises(clip_core.ConfigError, match=f"device is '{device}', which torch does not find here"):
+        explain(clip_core.get_config("tiny"), device=device)  # type: ignore[arg-type]
+
+
+def test_a_dtype_is_that_of_torch() -> None:
+    with pytest.raises(clip_core.ConfigError, match="dtype is 'bf16'; allowed: a dtype of torch, as torch.bfloat16"):
+        explain(clip_core.get_config("tiny"), dtype="bf16")  # type: ignore[arg-type]
 
 
 def test_another_librarys_model_is_refused() -> None:

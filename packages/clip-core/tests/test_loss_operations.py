@@ -6,8 +6,11 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
 
 from clip_core.errors import ConfigError
 from clip_core.kernels import blocks, clip_loss, siglip_loss
@@ -110,7 +113,7 @@ def test_the_bias_cancels_and_has_a_gradient_of_zero() -> None:
 
 
 @both
-@pytest.mark.parametrize("shapes", [((3, 4), (2, 4)), ((3, 4), (3, 5)), ((0, 4), (0, 4)), ((4,), (4,))])
+@pytest.mark.parametrize("shapes", [((3, 4), (2, 4)), ((3, 4), (3, 5)), ((0, 4),) * 2, ((3, 0),) * 2, ((4,), (4,))])
 def test_sides_that_do_not_pair_are_refused(loss: Loss, shapes: Any) -> None:
     with pytest.raises(ConfigError, match="allowed: two of one shape"):
         loss(torch.zeros(shapes[0]), torch.zeros(shapes[1]), torch.tensor(1.0), torch.tensor(0.0))
@@ -223,6 +226,71 @@ def test_a_second_derivative_is_refused(loss: Loss) -> None:
     (gradient,) = torch.autograd.grad(loss(image, y, 20.0, -3.0), image, create_graph=True)
     with pytest.raises(ConfigError, match="allowed: first derivatives"):
         gradient.square().sum().backward()
+
+
+def _tangent(loss: Loss, x: Tensor, y: Tensor) -> Tensor:
+    with forward_ad.dual_level():
+        return loss(forward_ad.make_dual(x, y), y, 20.0, -3.0)
+
+
+OTHERS = {
+    "jvp": lambda loss, x, y: torch.func.jvp(lambda x: loss(x, y, 20.0, -3.0), (x,), (y,)),
+    "jvp of the scale": lambda loss, x, y: torch.func.jvp(lambda s: loss(x, y, s, -3.0), (x[0, 0],), (y[0, 0],)),
+    "dual tensors": _tangent,
+    "grad": lambda loss, x, y: torch.func.grad(lambda x: loss(x, y, 20.0, -3.0))(x),
+    "hessian": lambda loss, x, y: torch.func.hessian(lambda x: loss(x, y, 20.0, -3.0))(x),
+    "vmap": lambda loss, x, y: torch.func.vmap(lambda x: loss(x, y, 20.0, -3.0))(x[None]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's forward-mode AD calls it
+@both
+@pytest.mark.parametrize("way", OTHERS)
+def test_other_derivatives_are_refused_and_never_zero(loss: Loss, way: str) -> None:
+    x, y = (side.float() for side in pairs("random", 6))
+    with pytest.raises(
+        ConfigError, match=rf"{loss.__name__} was called (inside|with).*; allowed: backward\(\).*matrix"
+    ):
+        OTHERS[way](loss, x, y)
+
+
+@both
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda x: x.long(), "features of torch.int64; allowed: float32, bfloat16, float16, float64"),
+        (lambda x: x.bool(), "torch.bool"),
+        (lambda x: x.cfloat(), "torch.complex64"),
+        (lambda x: x.to(torch.float8_e4m3fn), "torch.float8_e4m3fn"),
+        (lambda x: x.numpy(), "features as ndarray; allowed: a dense tensor"),
+        (lambda x: x.tolist(), "features as list"),
+        (lambda x: None, r"features as NoneType; .*model\(images, tokens\)"),
+        (lambda x: x.to_sparse(), "features of torch.sparse_coo"),
+    ],
+)
+def test_features_of_another_kind_are_refused(loss: Loss, given: Any, message: str) -> None:
+    x = torch.ones(3, 4)
+    for sides, side in (((given(x), x), "image"), ((x, given(x)), "text")):
+        with pytest.raises(ConfigError, match=message) as raised:
+            loss(*sides, 20.0)
+        assert side in str(raised.value) or "features of torch" in str(raised.value)
+
+
+@both
+@pytest.mark.parametrize("bad", [None, "20", 1j, [20.0], np.ones(1)], ids=str)
+def test_a_scale_that_is_no_number_is_refused(loss: Loss, bad: Any) -> None:
+    x = torch.ones(3, 4)
+    with pytest.raises(ConfigError, match=r"logit_scale .*; allowed: a number, or a tensor of one"):
+        loss(x, x, bad)
+    with pytest.raises(ConfigError, match=r"logit_scale of torch.complex64; allowed: a number, or a real"):
+        loss(x, x, torch.ones((), dtype=torch.complex64))
+    assert torch.equal(loss(x, x, np.float32(2)), loss(x, x, 2))
+
+
+@both
+def test_rows_against_more_columns_are_elsewhere(loss: Loss) -> None:
+    with pytest.raises(ConfigError, match=r"clip_train.loss; .*clip_core.kernels.parts"):
+        loss(torch.ones(2, 4), torch.ones(6, 4), 1.0)
 
 
 @both

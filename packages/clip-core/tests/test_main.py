@@ -97,6 +97,8 @@ def test_kernels_prints_what_a_model_runs_with(bundle_and_image, capsys) -> None
     assert main(["kernels", "ViT-B-32", *options]) == 0
     said = capsys.readouterr().out
     assert said.startswith("On sm_90 in bfloat16, forward and backward:\n  image attention, 50 tokens")
+    assert main(["kernels", "ViT-B-32", *options, "--device", "cuda:99"]) == 0  # the architecture stands in its place
+    assert capsys.readouterr().out == said
     assert main(["kernels", bundle_and_image[0]]) == 0
     assert capsys.readouterr().out == explain(clip_core.get_config("tiny")) + "\n"
 

@@ -55,7 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     kernels.add_argument("model", help="an architecture, say ViT-B-32, or a bundle folder")
     kernels.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps or auto (default cpu)")
-    kernels.add_argument("--architecture", metavar="SM", help="a GPU that need not be here: sm_90 is an H100 or H200")
+    kernels.add_argument(
+        "--architecture",
+        metavar="SM",
+        help="a GPU in place of the device, which need not be here: sm_90 is an H100 or H200",
+    )
     kernels.add_argument("--precision", default="fp32", metavar="P", help="fp32, bf16 or fp16 (default fp32)")
     kernels.add_argument("--training", action="store_true", help="forward and backward, with the loss")
     options = parser.parse_args(arguments)
@@ -128,7 +132,8 @@ def _kernels(options: argparse.Namespace) -> int:
     print(
         explain(
             config,
-            device=resolve_device(options.device),
+            # An architecture stands in place of the device, which need not be here.
+            device=None if options.architecture else resolve_device(options.device),
             dtype=DTYPES[options.precision],
             training=options.training,
             architecture=options.architecture,

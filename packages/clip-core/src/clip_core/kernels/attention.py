@@ -18,7 +18,7 @@ from torch import Tensor
 from clip_core.errors import ConfigError
 from clip_core.kernels import dispatch
 
-__all__ = ["attention", "check_packed", "fused_attention"]
+__all__ = ["attention", "check_packed", "fused_attention", "refuse_others"]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -44,6 +44,7 @@ def attention(packed: Tensor, *, causal: bool) -> Tensor:
             f"attention got packed of shape {tuple(packed.shape)}; allowed: (batch, sequence, 3, heads, channels)."
         )
     if dispatch.attention_backend("attention", packed, packed.shape[1], causal=causal) == "triton":
+        refuse_others("attention", packed)
         fused: Tensor = fused_attention(packed, None, packed.shape[1], causal)
         return fused
     query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
@@ -55,6 +56,11 @@ def check_packed(name: str, packed: Tensor) -> None:
     if not isinstance(packed, Tensor) or packed.dtype not in _DTYPES:
         given = f"of {packed.dtype}" if isinstance(packed, Tensor) else f"as {type(packed).__name__}"
         raise ConfigError(f"{name} got packed {given}; allowed: a tensor of float32, bfloat16, float16 or float64.")
+
+
+def refuse_others(name: str, packed: Tensor) -> None:
+    """Raise `ConfigError` where programs are asked for derivatives in another way than backward."""
+    dispatch.refuse_transforms(name, packed, instead="For others call it under clip_core.kernels.use_backend('torch').")
 
 
 @torch.library.custom_op("clip_core::attention", mutates_args=())

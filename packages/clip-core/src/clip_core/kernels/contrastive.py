@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from clip_core.errors import ConfigError
-from clip_core.kernels import parts
+from clip_core.kernels import dispatch, parts
 from clip_core.kernels.dispatch import Backend
 
-__all__ = ["as_scalar", "check_pairs", "clip_loss", "refuse_second_derivative"]
+__all__ = ["as_scalar", "check_pairs", "clip_loss", "refuse_others", "refuse_second_derivative"]
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_DTYPE_NAMES = [str(dtype).removeprefix("torch.") for dtype in _DTYPES]
 
 
 def clip_loss(
@@ -28,10 +32,11 @@ def clip_loss(
 
     Logits are float32 whatever the features are, float64 for float64 ones. Features of half precision are multiplied as
     they are and summed in float32. Autocast has a say where Triton's programs run: there float32 features are rounded
-    to its dtype before they are multiplied. Each gradient has the dtype of its input. There is no second derivative.
+    to its dtype before they are multiplied. Each gradient has the dtype of its input. There is no second derivative,
+    no forward-mode derivative and no transform of torch.func.
 
     Args:
-        image_features: (B, D), rows of length 1, of any dtype and strides.
+        image_features: (B, D), rows of length 1, of float32, bfloat16, float16 or float64 and any strides.
         text_features: (B, D), rows of length 1; row i belongs to image i. Of another dtype than the images', both count
             as the wider one.
         logit_scale: scalar that multiplies the cosines (already exponentiated): a number, or a tensor of one element.
@@ -42,12 +47,13 @@ def clip_loss(
         Scalar in nats, float32 (float64 for float64 features).
 
     Raises:
-        ConfigError: the two sides differ in shape or device, or hold no pair; the scale or the bias is no scalar; the
-            gradient itself is differentiated.
+        ConfigError: the two sides differ in shape or device, hold no pair, or are no tensors of such a dtype; the scale
+            or the bias is no real scalar; a derivative that there is not is asked for.
     """
     check_pairs("clip_loss", image_features, text_features)
     backend, dtype = parts.choose(image_features, text_features)
     scale = as_scalar("clip_loss", "logit_scale", logit_scale, image_features.device, parts.wide(dtype))
+    refuse_others("clip_loss", image_features, text_features, scale)
     loss: Tensor = _forward(image_features, text_features, scale, backend, dtype)[0]
     if logit_bias is None:
         return loss
@@ -56,11 +62,25 @@ def clip_loss(
 
 
 def check_pairs(name: str, image_features: Tensor, text_features: Tensor) -> None:
-    """Raise `ConfigError` unless both sides are (B, D), B of 1 or more, on one device; `name` is that of the loss."""
-    if image_features.shape != text_features.shape or image_features.ndim != 2 or not len(image_features):
+    """Raise `ConfigError` unless both sides are (B, D), B and D of 1 or more, on one device, of a dtype for losses.
+
+    `name` is that of the loss.
+    """
+    for side, features in (("image", image_features), ("text", text_features)):
+        if not isinstance(features, Tensor) or features.layout != torch.strided:
+            given = f"of {features.layout}" if isinstance(features, Tensor) else f"as {type(features).__name__}"
+            raise ConfigError(
+                f"{name} got {side} features {given}; allowed: a dense tensor (pairs, features). A model returns both "
+                "sides where it is given both: model(images, tokens)."
+            )
+        if features.dtype not in _DTYPES:
+            raise ConfigError(f"{name} got features of {features.dtype}; allowed: {', '.join(_DTYPE_NAMES)}.")
+    if image_features.shape != text_features.shape or image_features.ndim != 2 or 0 in image_features.shape:
         raise ConfigError(
             f"{name} got image features {tuple(image_features.shape)} and text features "
-            f"{tuple(text_features.shape)}; allowed: two of one shape (pairs, features), one pair or more."
+            f"{tuple(text_features.shape)}; allowed: two of one shape (pairs, features), one of each or more. For a "
+            "batch over several processes there is clip_train.loss; for some rows against more columns, "
+            "clip_core.kernels.parts."
         )
     if image_features.device != text_features.device:
         raise ConfigError(
@@ -70,14 +90,28 @@ def check_pairs(name: str, image_features: Tensor, text_features: Tensor) -> Non
 
 
 def as_scalar(name: str, argument: str, value: Tensor | float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """`value` as a tensor of one element on `device`, a number in `dtype`; `ConfigError` for any other size."""
+    """`value` as a tensor of one element on `device`, a number in `dtype`; `ConfigError` for what is no real scalar."""
     if not isinstance(value, Tensor):
+        if not isinstance(value, int | float | torch.SymInt | torch.SymFloat | np.integer | np.floating):
+            raise ConfigError(
+                f"{name} got {argument} {value!r} ({type(value).__name__}); allowed: a number, or a tensor of one "
+                "element."
+            )
         return torch.full((), value, dtype=dtype, device=device)
-    if value.numel() != 1:
-        raise ConfigError(
-            f"{name} got {argument} of shape {tuple(value.shape)}; allowed: a number, or a tensor of one element."
-        )
+    if value.numel() != 1 or value.is_complex():
+        given = f"of {value.dtype}" if value.is_complex() else f"of shape {tuple(value.shape)}"
+        raise ConfigError(f"{name} got {argument} {given}; allowed: a number, or a real tensor of one element.")
     return value.to(device)
+
+
+def refuse_others(name: str, *inputs: Tensor) -> None:
+    """Raise `ConfigError` where the loss `name` is asked for derivatives in another way than backward."""
+    dispatch.refuse_transforms(
+        name,
+        *inputs,
+        instead="For others write the loss in torch's operations, with the whole matrix of logits: "
+        "logits = scale * images @ texts.T.",
+    )
 
 
 def refuse_second_derivative(ctx: Any, *gradients: Tensor) -> NoReturn:

@@ -14,10 +14,11 @@ import importlib.metadata
 import importlib.util
 import logging
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from clip_core.errors import ConfigError
 from clip_core.kernels import measured
@@ -31,10 +32,12 @@ __all__ = [
     "attention_backend",
     "choose",
     "choose_loss",
+    "forced",
     "forced_backend",
     "loss_backend",
     "no_program",
     "pointwise_backend",
+    "refuse_transforms",
     "use_backend",
     "why_no_triton",
 ]
@@ -128,6 +131,26 @@ def _why_no_triton_here() -> str | None:
     return None
 
 
+def refuse_transforms(name: str, *tensors: Tensor, instead: str) -> None:
+    """Raise `ConfigError` where torch.func or forward-mode AD wants derivatives of an operation by them.
+
+    An operation of this room has a formula for backward alone: torch would take its tangents for 0, or say something
+    about an `autograd.Function`. torch.compile never asks; it traces such an operation as one.
+
+    Args:
+        name: of the operation, for the reader.
+        tensors: what it was given.
+        instead: what to do, the end of the message.
+    """
+    if torch.compiler.is_compiling():
+        return
+    inside = torch._C._functorch.peek_interpreter_stack() is not None
+    unpack: Callable[[Tensor], Any] = forward_ad.unpack_dual
+    if inside or any(unpack(tensor).tangent is not None for tensor in tensors):
+        what = "inside a transform of torch.func" if inside else "with a tangent of forward-mode AD"
+        raise ConfigError(f"{name} was called {what}; allowed: backward() and torch.autograd.grad. {instead}")
+
+
 def loss_backend(features: Tensor) -> Backend:
     """For the contrastive losses of `features`: on a CUDA device Triton where it can run, else torch.
 
@@ -205,8 +228,7 @@ def choose(
     """What an operation runs with on `architecture`, "sm_90" for example, or "cpu", where Triton is installed."""
     reason = no_program(operation, dtype, channels, longest)
     if _forced is not None:
-        wrong = f", an error: {reason}" if _forced == "triton" and reason else ""
-        return Choice(_forced, f"use_backend({_forced!r}){wrong}")
+        return forced(_forced, reason or _unable(architecture))
     reason = _no_device(architecture) or reason
     if reason is not None:
         return Choice("torch", reason)
@@ -217,6 +239,8 @@ def choose(
             if row.ratio >= LEAST_RATIO:
                 return Choice("triton", by)
             return Choice("torch", f"the program is {by}, and {LEAST_RATIO} is asked for")
+    if dtype == torch.float32:
+        return Choice("torch", "no program is chosen for float32; there are some for bfloat16 and float16")
     return Choice("torch", f"not measured on {architecture}")
 
 
@@ -224,12 +248,22 @@ def choose_loss(architecture: str, dtype: torch.dtype) -> Choice:
     """What the losses run with, as `choose`. Memory is linear in the batch either way."""
     reason = _no_loss_program(dtype)
     if _forced is not None:
-        wrong = f", an error: {reason}" if _forced == "triton" and reason else ""
-        return Choice(_forced, f"use_backend({_forced!r}){wrong}")
+        return forced(_forced, reason or _unable(architecture))
     reason = _no_device(architecture) or reason
     if reason is not None:
         return Choice("torch", reason)
     return Choice("triton", f"fewer passes over memory; its time is not measured on {architecture}")
+
+
+def forced(backend: Backend, reason: str | None) -> Choice:
+    """The choice of `use_backend`; `reason` is why programs cannot run, or None where they can."""
+    wrong = f", an error: {reason}" if backend == "triton" and reason else ""
+    return Choice(backend, f"use_backend({backend!r}){wrong}")
+
+
+def _unable(architecture: str) -> str | None:
+    """Why programs cannot run on `architecture` even if asked for; the interpreter makes them run on a CPU."""
+    return _no_device(architecture) if architecture != "cpu" else why_no_triton(torch.device("cpu"))
 
 
 def _no_device(architecture: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from clip_core.config import (
     HfTextConfig,
     ImageConfig,
     ModernTextConfig,
+    ResNetConfig,
     TextConfig,
     TextTowerConfig,
     VitConfig,
@@ -23,11 +25,23 @@ from clip_core.kernels import dispatch
 from clip_core.kernels.dispatch import Choice
 from clip_core.kernels.measured import Operation
 
-__all__ = ["explain"]
+__all__ = ["HasModel", "explain"]
+
+_ARCHITECTURES = tuple(
+    f"sm_{capability}" for capability in (50, 52, 60, 61, 70, 75, 80, 86, 87, 89, 90, 100, 103, 110, 120, 121)
+)
+
+
+class HasModel(Protocol):
+    """A bundle: a model with what makes its inputs."""
+
+    @property
+    def model(self) -> nn.Module:
+        """A model of this package."""
 
 
 def explain(
-    model: nn.Module | ClipConfig,
+    model: nn.Module | ClipConfig | HasModel,
     *,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
@@ -37,7 +51,7 @@ def explain(
     """One line for each part of `model` that has a choice: its shape, what it runs with, and the reason.
 
     Args:
-        model: a model of this package, or the configuration of one.
+        model: a model of this package, its bundle, or its configuration.
         device: where it runs; None is where a model's weights are, the CPU for a configuration.
         dtype: what activations are: that of the weights, which None asks a model for (float32 for a configuration), or
             under autocast that of autocast.
@@ -45,13 +59,19 @@ def explain(
         architecture: a GPU that need not be here, "sm_90" for an H100 or H200, in place of `device`.
 
     Raises:
-        ConfigError: an architecture that is not of the form "sm_90", or a model without a configuration of this
-            package.
+        ConfigError: an architecture that NVIDIA does not have, a device that is not here, a dtype that is none of
+            torch's, or a model without a configuration of this package.
     """
+    if not isinstance(model, nn.Module | ClipConfig) and isinstance(getattr(model, "model", None), nn.Module):
+        model = model.model
     config = model if isinstance(model, ClipConfig) else getattr(model, "config", None)
     if not isinstance(config, ClipConfig):
-        raise ConfigError(f"explain got {type(model).__name__}; allowed: a model of clip_core or its ClipConfig.")
+        raise ConfigError(
+            f"explain got {type(model).__name__}; allowed: a model of clip_core, its bundle or its ClipConfig."
+        )
     weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise ConfigError(f"dtype is {dtype!r}; allowed: a dtype of torch, as torch.bfloat16.")
     dtype = dtype or (torch.float32 if weight is None else weight.dtype)
     asker = _Asker(*_place(device or ("cpu" if weight is None else weight.device), architecture), dtype, training)
     lines = [*_image(asker, config.image), *_text(asker, config.text), *_decoder(asker, config)]
@@ -70,7 +90,7 @@ class _Asker:
 
     def operation(self, operation: Operation, channels: int = 0, longest: int = 0, causal: bool = False) -> Choice:
         if self.blocked:
-            return Choice("torch", self.blocked)
+            return self._blocked(self.blocked)
         return dispatch.choose(
             self.where,
             operation,
@@ -82,26 +102,38 @@ class _Asker:
         )
 
     def loss(self) -> Choice:
-        return Choice("torch", self.blocked) if self.blocked else dispatch.choose_loss(self.where, self.dtype)
+        return self._blocked(self.blocked) if self.blocked else dispatch.choose_loss(self.where, self.dtype)
+
+    @staticmethod
+    def _blocked(reason: str) -> Choice:
+        backend = dispatch.forced_backend()
+        return Choice("torch", reason) if backend is None else dispatch.forced(backend, reason)
 
 
 def _place(device: str | torch.device, architecture: str | None) -> tuple[str, str | None]:
     """The name of a place, and why no program runs there although its name does not say so."""
     if architecture is not None:
-        digits = architecture.removeprefix("sm_")
-        if digits == architecture or not digits.isdecimal():
-            raise ConfigError(f"architecture is {architecture!r}; allowed: 'sm_' and a compute capability, as 'sm_90'.")
+        if architecture not in _ARCHITECTURES:
+            raise ConfigError(f"architecture is {architecture!r}; allowed: {', '.join(_ARCHITECTURES)}.")
         return architecture, None
-    device = torch.device(device)
-    if device.type != "cuda":
-        return device.type, None
-    major, minor = torch.cuda.get_device_capability(device)
+    try:
+        device = torch.device(device)
+        if device.type != "cuda":
+            return device.type, None
+        major, minor = torch.cuda.get_device_capability(device)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ConfigError(
+            f"device is {str(device)!r}, which torch does not find here; allowed: cpu, or a GPU of this machine. For "
+            "another GPU give its architecture, 'sm_90' for example."
+        ) from error
     return f"sm_{major}{minor}", dispatch.why_no_triton(device)
 
 
 def _image(asker: _Asker, config: ImageConfig) -> Iterator[str]:
     if not isinstance(config, VitConfig):
-        yield _line("image tower", Choice("torch", "its attention is not of this room"))
+        resnet = isinstance(config, ResNetConfig)
+        reason = "convolutions, and one query for each image" if resnet else "its layers are timm's own"
+        yield _line("image tower", Choice("torch", reason))
         return
     height, width = size_pair(config.image_size)
     tokens = 1 + (height // config.patch_size) * (width // config.patch_size)

@@ -36,6 +36,9 @@ def quick_gelu(x: Tensor) -> Tensor:
         return _formula(x)
     out: Tensor
     if dispatch.pointwise_backend(x) == "triton":
+        dispatch.refuse_transforms(
+            "quick_gelu", x, instead="For others call it under clip_core.kernels.use_backend('torch')."
+        )
         out = _fused(x)
     elif torch.is_grad_enabled() and x.requires_grad:
         out = _Recomputing.apply(x)

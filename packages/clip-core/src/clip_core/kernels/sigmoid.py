@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clip_core.kernels import parts
-from clip_core.kernels.contrastive import as_scalar, check_pairs, refuse_second_derivative
+from clip_core.kernels.contrastive import as_scalar, check_pairs, refuse_others, refuse_second_derivative
 
 __all__ = ["siglip_loss"]
 
@@ -26,7 +26,7 @@ def siglip_loss(
     Backends and dtypes are those of `clip_loss`. Without gradients a call costs a third.
 
     Args:
-        image_features: (B, D), rows of length 1, of any dtype and strides.
+        image_features: (B, D), rows of length 1, of float32, bfloat16, float16 or float64 and any strides.
         text_features: (B, D), rows of length 1; row i belongs to image i.
         logit_scale: scalar that multiplies the cosines (already exponentiated): a number, or a tensor of one element.
         logit_bias: scalar added to every logit, in the same forms; None is 0.
@@ -35,8 +35,7 @@ def siglip_loss(
         Scalar in nats, float32 (float64 for float64 features).
 
     Raises:
-        ConfigError: the two sides differ in shape or device, or hold no pair; the scale or the bias is no scalar; the
-            gradient itself is differentiated.
+        ConfigError: as `clip_loss`.
     """
     check_pairs("siglip_loss", image_features, text_features)
     backend, dtype = parts.choose(image_features, text_features)
@@ -44,6 +43,7 @@ def siglip_loss(
     scale = as_scalar("siglip_loss", "logit_scale", logit_scale, *where)
     bias = as_scalar("siglip_loss", "logit_bias", 0.0 if logit_bias is None else logit_bias, *where)
     inputs = (image_features, text_features, scale, bias)
+    refuse_others("siglip_loss", *inputs)
     gradients = torch.is_grad_enabled() and any(value.requires_grad for value in inputs)
     for_x, for_y = (gradients and value.requires_grad for value in inputs[:2])
     loss: Tensor = _forward(*inputs, gradients, for_x, for_y, backend, dtype)[0]

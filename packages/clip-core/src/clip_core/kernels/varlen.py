@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clip_core.errors import ConfigError
 from clip_core.kernels import dispatch
-from clip_core.kernels.attention import check_packed, fused_attention
+from clip_core.kernels.attention import check_packed, fused_attention, refuse_others
 
 __all__ = ["packed_attention"]
 
@@ -76,6 +76,7 @@ def packed_attention(packed: Tensor, starts: Tensor, longest: int | np.integer[A
     if dispatch.attention_backend("packed_attention", packed, longest, causal=causal) == "triton":
         if starts.dtype != torch.int32:
             starts = starts.clamp(0, len(packed)).int()
+        refuse_others("packed_attention", packed)
         fused: Tensor = fused_attention(packed, starts, longest, causal)
         return fused
     if 0 in (len(packed), len(starts) - 1):
