@@ -20,6 +20,8 @@ __all__ = ["Refused", "findings", "screen"]
 _BLOCK = 1 << 22
 _OVERLAP = 4096
 """Bytes that two neighbouring blocks share, so that a secret on their border is found."""
+_LONGEST_HEAD = 100_000_000
+"""Bytes of a safetensors file's head, at most: the format allows no more."""
 
 _SECRETS_ARE_IN = (
     ".env .env.* *.env .netrc _netrc .npmrc .pypirc .git-credentials .htpasswd id_rsa* id_dsa* id_ecdsa* id_ed25519* "
@@ -148,7 +150,8 @@ def _blocks(content: Path | bytes) -> Iterator[bytes]:
     with content.open("rb") as stream:
         if content.suffix == ".safetensors":
             size = stream.read(8)
-            yield size + stream.read(int.from_bytes(size, "little") if len(size) == 8 else 0)
+            # Another kind of file under this name states any length; what is cut off is then no JSON and is refused.
+            yield size + stream.read(min(int.from_bytes(size, "little"), _LONGEST_HEAD) if len(size) == 8 else 0)
             return
         kept = b""
         while block := stream.read(_BLOCK):
