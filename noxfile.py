@@ -237,7 +237,7 @@ def demo(session: nox.Session) -> None:
     session.run("python", "tools/demo.py", "--core-python", str(core), "--output", "demo", *session.posargs)
 
 
-@nox.session(venv_backend="none")  # on a GPU none is wanted, and otherwise it makes its own
+@nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """The benches, beside their peers: `-- [part of a name ...] [--json FOLDER]`; `gpu` with this machine's torch."""
     arguments = list(session.posargs)
