@@ -9,11 +9,11 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-from loss_cases import KINDS, by_matrix, by_terms, pairs, run, sigmoid_by_matrix, sigmoid_by_terms
 from open_clip.loss import SigLipLoss
 from torch import Tensor
 
 from clip_core.kernels import blocks, clip_loss, siglip_loss
+from loss_cases import KINDS, by_matrix, by_terms, pairs, run, sigmoid_by_matrix, sigmoid_by_terms
 
 pytestmark = pytest.mark.parity
 

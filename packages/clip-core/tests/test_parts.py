@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 import torch
-from loss_cases import by_matrix, pairs, run, sigmoid_by_matrix
 
 from clip_core.errors import ConfigError
 from clip_core.kernels import blocks, parts, use_backend
+from loss_cases import by_matrix, pairs, run, sigmoid_by_matrix
 
 
 @pytest.fixture
