@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from clip_core.errors import ConfigError
-from clip_hub.cache import RepositoryCache, is_commit, is_hash, sha256
+from clip_hub.cache import RepositoryCache, is_commit, is_hash
 from clip_hub.download import fetch
+from clip_hub.hashes import sha256_of
 
 REPO = "someone/model"
 BODY = bytes(range(256)) * 100
@@ -90,7 +91,7 @@ def test_hashes_are_told_from_other_etags(tmp_path: Path) -> None:
     assert is_commit("0" * 40)
     assert not is_commit("main")
     (tmp_path / "x").write_bytes(b"")
-    assert sha256(tmp_path / "x") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert sha256_of(tmp_path / "x") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     cache = RepositoryCache(REPO, tmp_path)
     assert cache.is_sound(tmp_path / "x", "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391")  # git's empty blob
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from clip_core.convert.reading import FILE_SUFFIXES
 from clip_core.errors import ConfigError
-from clip_hub.cache import sha256
 from clip_hub.download import DownloadError
+from clip_hub.hashes import sha256_of
 from clip_hub.retrying import RETRIED, Broken, retry_after, retrying
 from clip_hub.transfer import is_full_disk
 
@@ -65,7 +65,7 @@ def fetch_address(address: str, *, cache_dir: str | os.PathLike[str] | None = No
         target.parent.mkdir(parents=True, exist_ok=True)
         with WeakFileLock(target.parent / ".lock"):  # a second process waits, and finds the file
             if target.is_file():
-                if sha256(target) == digest:
+                if sha256_of(target) == digest:
                     return target
                 _log.warning("%s is damaged in the cache (its hash differs); fetching it again", target)
                 target.unlink()
@@ -87,7 +87,7 @@ def _download(place: str, target: Path, digest: str) -> None:
         retrying(lambda: _receive(place, part), place)
     except Broken as error:
         raise DownloadError(f"Cannot fetch {place}: {error}. What arrived is kept; try again later.") from error
-    found = sha256(part)
+    found = sha256_of(part)
     if found != digest:
         part.unlink()
         raise DownloadError(

@@ -27,8 +27,9 @@ from time import sleep
 from uuid import uuid4
 
 from clip_core.errors import ConfigError
+from clip_hub.hashes import git_hash, sha256_of
 
-__all__ = ["RepositoryCache", "is_commit", "is_hash", "sha256"]
+__all__ = ["RepositoryCache", "is_commit", "is_hash"]
 
 _TICK = 0.02
 """Seconds after which a change of a file shows in its times; file systems count in steps of up to 10 ms."""
@@ -42,12 +43,6 @@ def is_hash(etag: str) -> bool:
 def is_commit(revision: str) -> bool:
     """Whether a revision is a full commit hash, whose files never change."""
     return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
-
-
-def sha256(path: Path) -> str:
-    """The sha256 of a file, in hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -152,10 +147,8 @@ class RepositoryCache:
     def is_sound(self, path: Path, digest: str) -> bool:
         """Whether the bytes are those that the Hub calls `digest`: a sha256, or a hash of a git object."""
         if len(digest) == 64:
-            return sha256(path) == digest
-        found = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-        found.update(path.read_bytes())
-        return found.hexdigest() == digest
+            return sha256_of(path) == digest
+        return git_hash(path.read_bytes()) == digest
 
     def discard(self, path: Path) -> None:
         """Take a file out of the cache, and the bytes that it leads to."""

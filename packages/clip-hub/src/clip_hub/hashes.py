@@ -9,7 +9,7 @@ import hashlib
 import re
 from pathlib import Path
 
-__all__ = ["is_pointer", "sha256_of", "stated_sha256"]
+__all__ = ["git_hash", "is_pointer", "sha256_of", "stated_sha256"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -18,6 +18,11 @@ def sha256_of(path: Path) -> str:
     """The sha256 of the bytes in `path`, as 64 digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def git_hash(data: bytes) -> str:
+    """What git, and so the Hub, calls a small file with these bytes: 40 digits."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def stated_sha256(path: Path) -> tuple[str, str] | None:

@@ -8,7 +8,6 @@ this room leaves out: which files there are (`staging`).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import re
 import tempfile
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from clip_core.errors import ClipError, ConfigError
 from clip_hub.card import Description
+from clip_hub.hashes import git_hash, sha256_of
 from clip_hub.screening import screen
 from clip_hub.staging import LAYOUT_FILES, Staged, stage
 
@@ -142,10 +142,7 @@ def push(
 
 
 def _planned(name: str, file: Path) -> PlannedFile:
-    with file.open("rb") as stream:
-        return PlannedFile(
-            name=name, size=file.stat().st_size, sha256=hashlib.file_digest(stream, "sha256").hexdigest()
-        )
+    return PlannedFile(name=name, size=file.stat().st_size, sha256=sha256_of(file))
 
 
 def _plan(
@@ -238,7 +235,7 @@ def _state(file: PlannedFile, content: Path, held: dict[str, tuple[str, str | No
     if sha256 is not None:
         return "unchanged" if sha256 == file.sha256 else "replaced"
     data = content.read_bytes()
-    git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+    git = git_hash(data)
     return "unchanged" if git == blob else "replaced"
 
 

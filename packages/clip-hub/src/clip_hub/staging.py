@@ -43,6 +43,7 @@ from clip_hub.card import (
     write_card,
 )
 from clip_hub.card.folder import EVALUATIONS
+from clip_hub.hashes import sha256_of
 
 __all__ = ["LAYOUT_FILES", "Staged", "fingerprint", "stage", "write_facts"]
 
@@ -264,6 +265,5 @@ def fingerprint(path: Path) -> str:
     files = sorted(file for part in parts for file in (part.rglob("*") if part.is_dir() else [part]) if file.is_file())
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as stream:
-            digest.update(f"{file.relative_to(path)} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{file.relative_to(path)} {sha256_of(file)}\n".encode())
     return digest.hexdigest()
