@@ -22,7 +22,8 @@ import torch
 
 from clip_core import Bundle
 from clip_core.errors import DataError
-from clip_eval.features import Excluded, ImageFeatures, encode_images
+from clip_eval.encoder import Encoder
+from clip_eval.features import Excluded, ImageFeatures
 from clip_eval.gallery import save_gallery
 from clip_eval.tasks import TaskResult, evaluate_retrieval, evaluate_zero_shot
 from clip_eval.wds import WdsDataset
@@ -116,13 +117,12 @@ def evaluate(
     """
     start = time.perf_counter()
     bundle.model.eval()
-    images = encode_images(bundle, dataset.samples, batch_size=batch_size, workers=workers, progress=progress)
+    encoder = Encoder(bundle=bundle, batch_size=batch_size, workers=workers, progress=progress)
+    images = encoder.images(dataset)
     if dataset.kind == "classification":
-        result = evaluate_zero_shot(
-            bundle, dataset, images, templates=templates, batch_size=4 * batch_size, progress=progress
-        )
+        result = evaluate_zero_shot(encoder, dataset, images, templates=templates)
     else:
-        result = evaluate_retrieval(bundle, dataset, images, batch_size=4 * batch_size, progress=progress)
+        result = evaluate_retrieval(encoder, dataset, images)
     total = time.perf_counter() - start
     if images.excluded:
         _log.warning("%s: %d of %d images left out", dataset.name, len(images.excluded), len(dataset.samples))

@@ -20,6 +20,8 @@ from clip_core.errors import DataError
 
 __all__ = [
     "IMAGE_EXTENSIONS",
+    "Association",
+    "Kind",
     "Sample",
     "WdsDataset",
     "check_class_names",
@@ -145,6 +147,21 @@ def read_image_bytes(sample: Sample) -> tuple[bytes, str]:
     return read_member(sample, image_extension(sample)), image_name(sample)
 
 
+Kind = Literal["classification", "multilabel", "retrieval", "caption_choice", "association"]
+"""What is asked of a data set, as `dataset_type.txt` says it; the last two are ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Association:
+    """One riddle of WinoGAViL: a cue word, and which of the candidate images people associate with it."""
+
+    cue: str
+    candidates: tuple[int, ...]
+    """Places of images in the data set."""
+    right: tuple[int, ...]
+    """Those of the candidates that belong to the cue."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WdsDataset:
     """One split of a benchmark set on disk: all labels and captions, and where each image lies."""
@@ -153,17 +170,27 @@ class WdsDataset:
     """Name of the folder."""
     folder: Path
     split: str
-    kind: Literal["classification", "retrieval"]
+    kind: Kind
     samples: tuple[Sample, ...]
-    """N samples in the order of the shards."""
+    """N samples, one image each, in the order of the shards."""
     classnames: tuple[str, ...] = ()
     """C names; the position is the label, and an empty name is a name. Empty for retrieval."""
     templates: tuple[str, ...] = ()
     """Prompts with the placeholder `{c}`. Empty for retrieval."""
     labels: tuple[int, ...] = ()
-    """N labels in [0, C). Empty for retrieval."""
+    """N labels in [0, C); classification only."""
+    present: tuple[tuple[int, ...], ...] = ()
+    """N tuples of the labels that an image has, possibly none; multilabel only."""
     captions: tuple[tuple[str, ...], ...] = ()
-    """N tuples of at least one caption each. Empty for classification."""
+    """N tuples of at least one caption each; retrieval and caption choice."""
+    metadata: tuple[tuple[float, ...], ...] = ()
+    """N rows of F values beside the label, as WILDS and the fairness sets have them (`.npy`); or empty."""
+    right_captions: tuple[int, ...] = ()
+    """N places in the image's own `captions` of the one that describes it; caption choice only."""
+    examples: tuple[str, ...] = ()
+    """N names of the example that an image belongs to (Winoground has two images in each); caption choice only."""
+    associations: tuple[Association, ...] = ()
+    """Cues with their candidate images; association only."""
 
 
 def open_dataset(
@@ -219,7 +246,7 @@ def check_class_names(classnames: Sequence[str], source: str, *, allow_duplicate
         )
 
 
-def _read_kind(root: Path) -> Literal["classification", "retrieval"]:
+def _read_kind(root: Path) -> Kind:
     path = root / "dataset_type.txt"
     if not path.exists():
         return "classification"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 from clip_eval.metrics import Metric
 
-__all__ = ["Answer", "SampleResult", "TaskResult"]
+__all__ = ["Answer", "Outcomes", "SampleResult", "TaskResult"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,16 @@ class SampleResult:
     """The three best texts, best first."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What each of Q queries scored, in the order of the data set."""
+
+    values: Tensor
+    """float32 (Q,): its share in the mean; with ties the expected value."""
+    clusters: Tensor
+    """int64 (Q,): the place in the data set of the image that a query belongs to; its queries are one unit."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
     """The outcome of one task on one data set."""
@@ -46,5 +58,10 @@ class TaskResult:
     details: dict[str, Any]
     """Whatever else belongs into the record, as plain types."""
     samples: list[SampleResult]
+    """One line per image, where there is one."""
+    outcomes: dict[str, Outcomes] = field(default_factory=dict)
+    """Per metric that is a mean over queries: what each query scored, for paired tests between two models."""
+    artefacts: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    """Tensors worth keeping beside the record, by file name without ending ("probe": weight, bias)."""
     seconds_texts: float
     seconds_metrics: float

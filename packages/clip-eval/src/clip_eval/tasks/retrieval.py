@@ -6,8 +6,8 @@ import time
 
 import torch
 
-from clip_core import Bundle
-from clip_eval.features import ImageFeatures, count_truncated, encode_texts
+from clip_eval.encoder import Encoder
+from clip_eval.features import ImageFeatures
 from clip_eval.metrics import RetrievalScores, score_retrieval
 from clip_eval.tasks.result import Answer, SampleResult, TaskResult
 from clip_eval.wds import WdsDataset
@@ -15,20 +15,13 @@ from clip_eval.wds import WdsDataset
 __all__ = ["evaluate_retrieval"]
 
 
-def evaluate_retrieval(
-    bundle: Bundle,
-    dataset: WdsDataset,
-    images: ImageFeatures,
-    *,
-    batch_size: int = 256,
-    progress: bool = False,
-) -> TaskResult:
+def evaluate_retrieval(encoder: Encoder, dataset: WdsDataset, images: ImageFeatures) -> TaskResult:
     """Scores a retrieval set. The captions of images that were left out are left out too."""
     start = time.perf_counter()
     kept = images.kept.tolist()
     texts = [caption for index in kept for caption in dataset.captions[index]]
     owners = torch.tensor([row for row, index in enumerate(kept) for _ in dataset.captions[index]])
-    features = encode_texts(bundle, texts, batch_size=batch_size, progress=progress)
+    features = encoder.texts(texts)
     encoded = time.perf_counter()
     scores = score_retrieval(images.features, features, owners)
     samples = _samples(dataset, kept, texts, owners.tolist(), scores)
@@ -40,7 +33,7 @@ def evaluate_retrieval(
             "images": len(kept),
             "captions": len(texts),
             "distinct_captions": len(set(texts)),
-            "captions_truncated": count_truncated(bundle, texts),
+            "captions_truncated": encoder.count_truncated(texts),
         },
         samples=samples,
         seconds_texts=encoded - start,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from clip_core import Bundle
-from clip_core.zero_shot import build_zero_shot_classifier, fill_template
-from clip_eval.features import ImageFeatures, check_finite, count_truncated
+from clip_core.zero_shot import fill_template
+from clip_eval.encoder import Encoder
+from clip_eval.features import ImageFeatures
 from clip_eval.metrics import classify
 from clip_eval.metrics.ranking import similarities
 from clip_eval.tasks.result import Answer, SampleResult, TaskResult
@@ -20,21 +20,12 @@ __all__ = ["evaluate_zero_shot"]
 
 
 def evaluate_zero_shot(
-    bundle: Bundle,
-    dataset: WdsDataset,
-    images: ImageFeatures,
-    *,
-    templates: Sequence[str] | None = None,
-    batch_size: int = 256,
-    progress: bool = False,
+    encoder: Encoder, dataset: WdsDataset, images: ImageFeatures, *, templates: Sequence[str] | None = None
 ) -> TaskResult:
     """Scores a classification set; `templates` replaces the data set's own prompts."""
     prompts = tuple(templates or dataset.templates)
     start = time.perf_counter()
-    weights = build_zero_shot_classifier(
-        bundle.model, bundle.tokenizer, dataset.classnames, prompts, batch_size=batch_size, progress=progress
-    )
-    check_finite(weights.T, dataset.classnames, "class name")
+    weights = encoder.classifier(dataset.classnames, prompts)
     encoded = time.perf_counter()
     labels = torch.tensor(dataset.labels)[images.kept]
     scores = classify(images.features, weights, labels)
@@ -45,8 +36,8 @@ def evaluate_zero_shot(
         ties={"acc1": scores.tie_share},
         details={
             "templates": list(prompts),
-            "prompts_truncated": count_truncated(
-                bundle, [fill_template(prompt, name) for name in dataset.classnames for prompt in prompts]
+            "prompts_truncated": encoder.count_truncated(
+                [fill_template(prompt, name) for name in dataset.classnames for prompt in prompts]
             ),
             "classes": [
                 {"name": name, "n": entry.n, "recall": entry.recall, "low": entry.low, "high": entry.high}
