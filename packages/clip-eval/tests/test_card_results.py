@@ -9,7 +9,7 @@ import clip_core
 from clip_core import Bundle
 from clip_core.building import build
 from clip_eval import evaluate, open_dataset
-from clip_eval.suite import model_facts
+from clip_eval.records import model_facts
 from clip_hub.card import CardFacts, read_rows, weights_sha256, write_card
 
 

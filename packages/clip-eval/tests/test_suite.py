@@ -14,7 +14,7 @@ from PIL import Image
 from clip_core.errors import DataError
 from clip_eval import evaluate, open_dataset, read_records
 from clip_eval.gallery import choose
-from clip_eval.suite import model_facts
+from clip_eval.records import model_facts
 from clip_eval.tasks.result import SampleResult
 
 
@@ -96,7 +96,7 @@ def test_a_kill_leaves_no_old_record_with_new_companions(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("clip_eval.suite.save_gallery", stop)
+    monkeypatch.setattr("clip_eval.records.record.save_gallery", stop)
     with pytest.raises(KeyboardInterrupt):
         record.save(tmp_path / "out")
     assert not path.exists()

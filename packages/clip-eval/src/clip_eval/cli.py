@@ -13,7 +13,7 @@ from clip_core.errors import ConfigError, StorageError
 from clip_eval.__about__ import __version__
 
 if TYPE_CHECKING:
-    from clip_eval.suite import Record
+    from clip_eval.records import Record
     from clip_eval.wds import WdsDataset
 
 __all__ = ["main", "make_parser"]
@@ -135,7 +135,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
     import clip_hub
     from clip_core.device import resolve_device
-    from clip_eval.suite import evaluate, model_facts
+    from clip_eval.records import model_facts
+    from clip_eval.suite import evaluate
 
     bundle = clip_hub.load(arguments.model, device=resolve_device(arguments.device))
     facts = model_facts(bundle)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from os import PathLike
@@ -19,7 +19,7 @@ from typing import Any
 from clip_core.errors import ConfigError, DataError
 from clip_eval.__about__ import __version__
 from clip_eval.gallery import choose
-from clip_eval.suite import read_records
+from clip_eval.records import read_records
 from clip_eval.tasks.result import Answer, SampleResult
 from clip_eval.training_log import TrainingLog, loss_curve, read_training
 
@@ -104,7 +104,7 @@ def _identity(data: dict[str, Any]) -> tuple[str, str]:
     return data["model"]["weights_sha256"], data["model"]["config_sha256"]
 
 
-def _titles(found: list[tuple[Path, dict[str, Any]]]) -> list[str]:
+def _titles(found: Sequence[tuple[Path, dict[str, Any]]]) -> list[str]:
     """The data sets' titles; with the split and the settings where one model has several records on one data set."""
     titles = [(data["dataset"]["about"] or {}).get("title") or data["dataset"]["name"] for _, data in found]
     keys = [(title, data["model"]["weights_sha256"]) for title, (_, data) in zip(titles, found, strict=True)]

@@ -1,0 +1,136 @@
+"""What a record states beside its numbers: which model, which data, which machine and which versions.
+
+Everything here is plain types for strict JSON. What is not here: the numbers, files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clip_core import Bundle
+from clip_core.errors import DataError
+from clip_core.tokenizer.missing import MissingTokenizer
+from clip_eval.features import ImageFeatures
+from clip_eval.wds import WdsDataset
+
+__all__ = ["dataset_facts", "json_sha256", "model_facts", "run_facts"]
+
+_PACKAGES = ("clip-core", "clip-hub", "clip-eval", "torch", "torchvision", "numpy", "pillow")
+_PROBES = (
+    "a photo of a cat.",
+    "A PHOTO OF A CAT!",
+    "a  photo\tof a caf\u00e9, na\u00efve & \u6771\u4eac ",
+    "",
+    "a very long caption, " * 60,
+)
+"""Texts on which tokenizers differ: case, punctuation, blanks, accents, another script, padding, cutting."""
+
+
+def model_facts(bundle: Bundle) -> dict[str, Any]:
+    """What identifies a model: hashes of its weights, configuration, preprocessing and tokenizer, and its size."""
+    digest = hashlib.sha256()
+    state = bundle.model.state_dict()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    config = bundle.config.to_json()
+    return {
+        "weights_sha256": digest.hexdigest(),
+        "config_sha256": json_sha256(config),
+        "preprocess_sha256": json_sha256(config["preprocess"]),
+        "tokenizer_sha256": _tokenizer_sha256(bundle),
+        "parameters": sum(parameter.numel() for parameter in bundle.model.parameters()),
+        "logit_scale": float(bundle.model.logit_scale.detach().exp()),
+        "config": config,
+    }
+
+
+def json_sha256(data: Any) -> str:
+    """The hash of plain types, whatever the order of their keys."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _tokenizer_sha256(bundle: Bundle) -> str | None:
+    """The hash of what the tokenizer makes of a few texts; None where its vocabulary is missing."""
+    if isinstance(bundle.tokenizer, MissingTokenizer):
+        return None
+    return json_sha256(bundle.tokenizer.tokenize(_PROBES).tokens.tolist())
+
+
+def dataset_facts(dataset: WdsDataset, images: ImageFeatures) -> dict[str, Any]:
+    """What was evaluated: counts, what was left out and why, the hash of the shards, what the data set says of itself.
+
+    Raises:
+        DataError: its `about.json` is damaged.
+    """
+    shards = hashlib.sha256()
+    for shard in dict.fromkeys(sample.shard for sample in dataset.samples):
+        with open(shard, "rb") as file:
+            shards.update(hashlib.file_digest(file, "sha256").digest())
+    return {
+        "name": dataset.name,
+        "kind": dataset.kind,
+        "split": dataset.split,
+        "samples": len(dataset.samples),
+        "evaluated": len(images.kept),
+        "excluded": {
+            "count": len(images.excluded),
+            "sha256": json_sha256([entry.index for entry in images.excluded]),
+            "first": [{"name": entry.name, "reason": entry.reason} for entry in images.excluded[:20]],
+        },
+        "shards_sha256": shards.hexdigest(),
+        "about": _read_about(dataset.folder / "about.json"),
+    }
+
+
+def _read_about(path: Path) -> dict[str, Any] | None:
+    """What a data set says about itself: texts under `title`, `description`, `source`, `licence`, a list of `notes`."""
+    if not path.exists():
+        return None
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not valid JSON ({error}).") from error
+    notes = about.get("notes", []) if isinstance(about, dict) else None
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise DataError(f"{path}: must be an object of texts, with a list of texts under 'notes'.")
+    return dict(about)
+
+
+def run_facts(
+    bundle: Bundle,
+    *,
+    processes: int = 1,
+    store: Mapping[str, int] | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Where and with what it ran: precision, device, number of processes, hits of the feature store, versions.
+
+    store: such as {"hits": 3, "misses": 1}; None without a store. command: the command line, by default this process's.
+    """
+    device = bundle.model.logit_scale.device
+    return {
+        "precision": {
+            "model": str(bundle.model.dtype).removeprefix("torch."),
+            "features": "float32",
+            "scores": "float32, summed in float64",
+        },
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "processes": processes,
+        "store": None if store is None else dict(store),
+        "command": shlex.join(sys.argv) if command is None else command,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+    }
