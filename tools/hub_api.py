@@ -14,9 +14,11 @@ from hub_state import Commit, Repository, StoredFile, history, is_large
 __all__ = ["Hub"]
 
 _ROOTS = ("revision", "tree", "paths-info", "refs", "commits", "branch", "tag", "preupload", "commit")
-_API = re.compile(rf"/api/models/(?P<repo>.+?)(?:/(?P<what>{'|'.join(_ROOTS)})(?:/(?P<rest>.*))?)?")
-_RESOLVE = re.compile(r"/(?P<repo>(?:[^/]+/)?[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
-_SMALL = re.compile(r"/api/resolve-cache/models/(?P<repo>(?:[^/]+/)?[^/]+)/(?P<revision>[0-9a-f]{40})/(?P<path>.+)")
+_API = re.compile(rf"/api/(?P<kind>models|datasets)/(?P<repo>.+?)(?:/(?P<what>{'|'.join(_ROOTS)})(?:/(?P<rest>.*))?)?")
+_RESOLVE = re.compile(r"/(?P<repo>(?:datasets/)?(?:[^/]+/)?[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+_SMALL = re.compile(
+    r"/api/resolve-cache/(?P<kind>models|datasets)/(?P<repo>(?:[^/]+/)?[^/]+)/(?P<revision>[0-9a-f]{40})/(?P<path>.+)"
+)
 _LFS = re.compile(r"/(?P<repo>.+)\.git/info/lfs/objects/batch")
 _VERIFY = re.compile(r"/api/lfs/verify/(?P<repo>.+)")
 
@@ -47,7 +49,8 @@ class Hub(Handler):
         ):
             if found := pattern.fullmatch(path):
                 parts = {name: urllib.parse.unquote(text or "") for name, text in found.groupdict().items()}
-                repository = self.visible(parts.pop("repo"))
+                kind = parts.pop("kind", "models")
+                repository = self.visible(("datasets/" if kind == "datasets" else "") + parts.pop("repo"))
                 return None if repository is None else action(repository, **parts)
         return self.refuse(404, "", f"no such address: {path}")
 
@@ -94,7 +97,7 @@ class Hub(Handler):
             headers["Location"] = f"{self.hub.cdn}/{repo}/{stored.sha256}/{urllib.parse.quote(path)}?Signature=local"
             return self.answer(302, b"", headers)
         headers["ETag"] = f'"{stored.git_hash}"'
-        headers["Location"] = f"/api/resolve-cache/models/{repository.name}/{commit.id}/{urllib.parse.quote(path)}"
+        headers["Location"] = f"/api/resolve-cache/{_address(repository.name)}/{commit.id}/{urllib.parse.quote(path)}"
         return self.answer(307, b"", headers)
 
     def small(self, repository: Repository, revision: str, path: str) -> None:
@@ -143,7 +146,13 @@ class Hub(Handler):
                     sibling["lfs"] = lfs
             siblings.append(sibling)
         flags = {"private": repository.private, "gated": "auto" if repository.gated else False, "disabled": False}
-        return {"id": repository.name, "sha": commit.id, "siblings": siblings, "tags": [], **flags}
+        return {
+            "id": repository.name.removeprefix("datasets/"),
+            "sha": commit.id,
+            "siblings": siblings,
+            "tags": [],
+            **flags,
+        }
 
     def branch(self, repository: Repository, name: str) -> None:
         if self.command == "DELETE":
@@ -170,9 +179,11 @@ class Hub(Handler):
             return self.refuse(401, "", "Invalid username or password.")
         asked = json.loads(self.content)
         name = f"{asked.get('organization') or self.user}/{asked['name']}"
+        if asked.get("type") == "dataset":
+            name = f"datasets/{name}"
         url = f"{self.hub.url}/{name}"
         if name in self.hub.repositories:
-            return self.tell({"error": "You already created this model repo", "url": url}, 409)
+            return self.tell({"error": "You already created this repo", "url": url}, 409)
         private = asked.get("private") is True or asked.get("visibility") == "private"
         self.hub.repositories[name] = Repository(name, private)
         return self.tell({"url": url, "name": name, "id": name})
@@ -250,6 +261,11 @@ class Hub(Handler):
         if pull_request:
             told["pullRequestUrl"] = f"{self.hub.url}/{repository.name}/discussions/{target.rpartition('/')[2]}"
         return self.tell(told)
+
+
+def _address(repo: str) -> str:
+    """A repository as the paths of the Hub's interface have it: "models/org/name", "datasets/org/name"."""
+    return repo if repo.startswith("datasets/") else f"models/{repo}"
 
 
 def _entry(path: str, stored: StoredFile) -> dict[str, object]:

@@ -7,8 +7,9 @@
 
 Download: model info, tree, refs, `resolve` with its redirects: large files lie on a "CDN", a second port, which knows
 nothing of tokens. Upload: create a repository, a branch, a pull request; preupload, LFS batch, basic transfer and
-verification; commit. By hand: `python tools/hub_server.py FOLDER ...` serves folders as local/NAME. What it leaves out:
-xet storage, multipart transfers, datasets and spaces.
+verification; commit. The repository of a data set is called "datasets/org/name", as in its address. By hand:
+`python tools/hub_server.py FOLDER ...` serves folders as local/NAME. What it leaves out: xet storage, multipart
+transfers and spaces.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ from __future__ import annotations
 from clip_core import list_models
 from clip_hub.__about__ import __version__
 from clip_hub.card import Description
-from clip_hub.download import DownloadError
+from clip_hub.contents import RepositoryContents, RepositoryFile, repository_files
+from clip_hub.download import DownloadError, fetch
 from clip_hub.models import create, create_model, create_model_and_transforms, get_tokenizer, load
 from clip_hub.publish import UploadError, push
 from clip_hub.registry import find, find_name, list_models_with, list_pretrained, list_tags
@@ -19,6 +20,8 @@ __all__ = [
     "Description",
     "DownloadError",
     "Refused",
+    "RepositoryContents",
+    "RepositoryFile",
     "Score",
     "Tag",
     "UploadError",
@@ -26,6 +29,7 @@ __all__ = [
     "create",
     "create_model",
     "create_model_and_transforms",
+    "fetch",
     "find",
     "find_name",
     "get_tokenizer",
@@ -35,4 +39,5 @@ __all__ = [
     "list_tags",
     "load",
     "push",
+    "repository_files",
 ]

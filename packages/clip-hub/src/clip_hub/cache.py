@@ -1,11 +1,12 @@
 """One repository in huggingface_hub's cache, and which of its files were verified.
 
-    models--org--name/refs/main                    the commit that "main" meant
+    models--org--name/refs/main                    the commit that "main" meant; "datasets--" for data sets
                       snapshots/COMMIT/FILE        a link to
                       blobs/HASH                   the bytes, called by the hash that the Hub promises
                       blobs/HASH.incomplete        what arrived of them so far; see `partial`
                       .no_exist/COMMIT/FILE        the Hub said that there is no such file
                       .verified/HASH               ours: size, times and inode of the bytes when their hash was right
+                      .contents/COMMIT             ours: which files the commit holds; see `contents`
 
 The layout is huggingface_hub's, so that its other users find our files and we theirs. What this room leaves out: the
 network.
@@ -24,12 +25,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from time import sleep
+from typing import Literal, get_args
 from uuid import uuid4
 
 from clip_core.errors import ConfigError
 from clip_hub.hashes import git_hash, sha256_of
 
-__all__ = ["RepositoryCache", "is_commit", "is_hash"]
+__all__ = ["RepositoryCache", "RepositoryType", "is_commit", "is_hash"]
+
+RepositoryType = Literal["model", "dataset"]
 
 _TICK = 0.02
 """Seconds after which a change of a file shows in its times; file systems count in steps of up to 10 ms."""
@@ -51,19 +55,24 @@ class RepositoryCache:
 
     repo: str
     root: Path
+    type: RepositoryType = "model"
 
     @classmethod
-    def of(cls, repo: str, cache_dir: str | os.PathLike[str] | None) -> RepositoryCache:
+    def of(
+        cls, repo: str, cache_dir: str | os.PathLike[str] | None, repo_type: RepositoryType = "model"
+    ) -> RepositoryCache:
         """Under `cache_dir`, or where huggingface_hub keeps its files."""
         from huggingface_hub import constants
         from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it is there, and not listed
 
+        if repo_type not in get_args(RepositoryType):
+            raise ConfigError(f"repo_type={repo_type!r}; allowed: {', '.join(get_args(RepositoryType))}.")
         validate_repo_id(repo)
-        return cls(repo, Path(cache_dir if cache_dir is not None else constants.HF_HUB_CACHE).expanduser())
+        return cls(repo, Path(cache_dir if cache_dir is not None else constants.HF_HUB_CACHE).expanduser(), repo_type)
 
     @property
     def folder(self) -> Path:
-        return self.root / "--".join(["models", *self.repo.split("/")])
+        return self.root / "--".join([f"{self.type}s", *self.repo.split("/")])
 
     def find(self, name: str, revision: str) -> Path | None:
         """The file as it was when `revision` was last asked for; None where it is not here."""
@@ -125,6 +134,17 @@ class RepositoryCache:
         """Note that a commit has no such file."""
         with contextlib.suppress(OSError):
             _write(self.folder / ".no_exist" / commit / _relative(name), "")
+
+    def contents(self, commit: str) -> str | None:
+        """What `remember_contents` was given for a commit."""
+        with contextlib.suppress(OSError):
+            return (self.folder / ".contents" / _relative(commit)).read_text(encoding="utf-8")
+        return None
+
+    def remember_contents(self, commit: str, text: str) -> None:
+        """Keep which files a commit holds, for the next time without the Hub."""
+        with contextlib.suppress(OSError):
+            _write(self.folder / ".contents" / _relative(commit), text)
 
     def promised(self, path: Path) -> str:
         """The hash that a file of the cache should have, by its name or its mark; "" where neither tells."""

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clip_core.errors import ClipError
-from clip_hub.cache import RepositoryCache, is_commit, is_hash
+from clip_hub.cache import RepositoryCache, RepositoryType, is_commit, is_hash
 from clip_hub.partial import partial
 from clip_hub.retrying import Broken, retrying
-from clip_hub.transfer import CannotFetch, Missing, Promise, Token, ask, fetch_by_xet, is_full_disk, receive
+from clip_hub.transfer import CannotFetch, Missing, Promise, Token, ask, fetch_by_xet, is_full_disk, is_offline, receive
 
 __all__ = ["DownloadError", "NotInRepository", "fetch"]
 
@@ -37,6 +37,7 @@ def fetch(
     files: Sequence[str],
     *,
     revision: str = "main",
+    repo_type: RepositoryType = "model",
     cache_dir: str | os.PathLike[str] | None = None,
     token: Token = None,
     recheck: bool = False,
@@ -49,6 +50,7 @@ def fetch(
         repo: "org/name".
         files: names in the order of preference.
         revision: a branch, a tag, "refs/pr/1" or a commit.
+        repo_type: "model", or "dataset" for the repository of a data set.
         cache_dir: default huggingface_hub's.
         token: default the one of `hf auth login`; False for none.
         recheck: hash a file of the cache although it was found right before and has not been touched since.
@@ -58,9 +60,9 @@ def fetch(
         DownloadError: not found, no access, no network, a full disk, or bytes that differ from what the Hub promised.
     """
     for name in files:
-        head = _head(repo, name, revision)
+        head = _head(repo, name, revision, repo_type)
         try:
-            cache = RepositoryCache.of(repo, cache_dir)
+            cache = RepositoryCache.of(repo, cache_dir, repo_type)
             return _File(cache, name, revision, token, recheck).path()
         except Missing:
             continue
@@ -72,7 +74,9 @@ def fetch(
             if other is None:
                 raise DownloadError(f"{head}: {_out_of_reach(error)}.") from error
             commit = cache.commit(revision)
-            return fetch(repo, [other], revision=commit, cache_dir=cache_dir, token=token, recheck=recheck)
+            return fetch(
+                repo, [other], revision=commit, repo_type=repo_type, cache_dir=cache_dir, token=token, recheck=recheck
+            )
         except CannotFetch as error:
             raise DownloadError(f"{head}: {error}.") from error
         except OSError as error:
@@ -113,7 +117,7 @@ class _File:
         except Broken as error:
             if held is None:
                 raise
-            if not _offline():
+            if not is_offline():
                 _log.warning("%s of %s: %s; using the cache", self._name, self._repo, error)
             if not self._is_sound(held):
                 raise Broken(f"what is in the cache is damaged (its hash differs), and {error}") from error
@@ -124,19 +128,20 @@ class _File:
 
     def _ask(self, *, again: bool) -> Promise:
         """What the Hub promises; asked several times if `again`, as there is nothing else to go by."""
-        if _offline():
+        if is_offline():
             raise Broken("HF_HUB_OFFLINE forbids the network")
         try:
             if not again:
-                return ask(self._repo, self._name, self._revision, self._token)
-            return retrying(
-                lambda: ask(self._repo, self._name, self._revision, self._token), f"{self._name} of {self._repo}"
-            )
+                return self._promise()
+            return retrying(self._promise, f"{self._name} of {self._repo}")
         except Missing as error:
             if error.commit:
                 self._cache.remember_missing(error.commit, self._name)
                 self._cache.remember(self._revision, error.commit)
             raise
+
+    def _promise(self, revision: str = "") -> Promise:
+        return ask(self._repo, self._name, revision or self._revision, self._token, self._cache.type)
 
     def _obtained(self, promise: Promise) -> Path:
         cache = self._cache
@@ -186,7 +191,7 @@ class _File:
         def once() -> None:
             nonlocal tried
             # The address of a large file is good for an hour or so.
-            current = ask(self._repo, self._name, promise.commit, self._token) if tried else promise
+            current = self._promise(promise.commit) if tried else promise
             tried = True
             receive(self._repo, self._name, current, part, self._token)
 
@@ -198,7 +203,9 @@ class _File:
     def _by_xet(self, promise: Promise) -> Path:
         for _ in range(2):
             path = retrying(
-                lambda: fetch_by_xet(self._repo, self._name, promise.commit, self._cache.root, self._token),
+                lambda: fetch_by_xet(
+                    self._repo, self._name, promise.commit, self._cache.root, self._token, self._cache.type
+                ),
                 f"{self._name} of {self._repo}",
             )
             if self._is_sound(path, promise.etag):
@@ -212,10 +219,10 @@ class _File:
         if not self._recheck and self._cache.is_marked(path):
             return True
         digest = digest or self._cache.promised(path)
-        if not digest and not _offline():
+        if not digest and not is_offline():
             # A cache without links does not keep the hash as a name.
             try:
-                digest = ask(self._repo, self._name, self._revision, self._token).etag
+                digest = self._promise().etag
             except (Missing, CannotFetch, Broken):
                 digest = ""
         if not is_hash(digest):
@@ -236,25 +243,19 @@ class _File:
 
     def _wrong_twice(self) -> DownloadError:
         return DownloadError(
-            f"{_head(self._repo, self._name, self._revision)}: it arrived with a wrong hash twice and was "
-            "thrown away. A proxy or a mirror (HF_ENDPOINT) may be changing it; try another one."
+            f"{_head(self._repo, self._name, self._revision, self._cache.type)}: it arrived with a wrong hash twice "
+            "and was thrown away. A proxy or a mirror (HF_ENDPOINT) may be changing it; try another one."
         )
 
 
-def _head(repo: str, name: str, revision: str) -> str:
-    return f"Cannot fetch {name} of {repo} at {revision}"
-
-
-def _offline() -> bool:
-    from huggingface_hub import constants
-
-    return bool(constants.HF_HUB_OFFLINE)
+def _head(repo: str, name: str, revision: str, repo_type: str) -> str:
+    return f"Cannot fetch {name} of {'the data set ' if repo_type == 'dataset' else ''}{repo} at {revision}"
 
 
 def _out_of_reach(error: Broken) -> str:
     if "damaged" in str(error):
         return f"{error}; fetch it again with the network on"
-    if _offline():
+    if is_offline():
         return "it is not in the cache and HF_HUB_OFFLINE forbids the network; fetch it once with the network on"
     cure = "check the network, try later, or set HF_ENDPOINT to a mirror"
     return f"it is not in the cache, and {error}; {cure}"

@@ -17,7 +17,18 @@ from pathlib import Path
 from clip_hub.__about__ import __version__
 from clip_hub.retrying import RETRIED, Broken, retry_after
 
-__all__ = ["CannotFetch", "Missing", "Promise", "Token", "ask", "fetch_by_xet", "is_full_disk", "receive"]
+__all__ = [
+    "CannotFetch",
+    "Missing",
+    "Promise",
+    "Token",
+    "ask",
+    "explained",
+    "fetch_by_xet",
+    "is_full_disk",
+    "is_offline",
+    "receive",
+]
 
 Token = str | bool | None
 
@@ -46,7 +57,7 @@ class Promise:
     """Whether the client fetches it in its own way, by chunks that it verifies."""
 
 
-def ask(repo: str, name: str, revision: str, token: Token) -> Promise:
+def ask(repo: str, name: str, revision: str, token: Token, repo_type: str = "model") -> Promise:
     """What the Hub promises about a file now.
 
     Raises:
@@ -57,10 +68,10 @@ def ask(repo: str, name: str, revision: str, token: Token) -> Promise:
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
     try:
-        address = hf_hub_url(repo, name, revision=revision)
+        address = hf_hub_url(repo, name, revision=revision, repo_type=repo_type)
         found = get_hf_file_metadata(address, token=token, library_name="clip-hub", library_version=__version__)
     except Exception as error:
-        raise _told(error) from error
+        raise explained(error) from error
     if found.commit_hash is None or found.etag is None:
         raise CannotFetch(
             "the answer names no commit or no hash, so it is not from a Hub; check HF_ENDPOINT, the proxy and the "
@@ -112,7 +123,7 @@ def receive(repo: str, name: str, promise: Promise, part: Path, token: Token) ->
                 raise Broken(f"{stream.tell()} of {promise.size} bytes arrived") from error
             if isinstance(error, OSError) and status is None and error.errno is not None:
                 raise
-            told = _told(error)
+            told = explained(error)
             if isinstance(told, Broken) and status in (None, 408, 429):
                 raise CannotFetch(f"{told}; the client has tried it again several times. Try later") from error
             raise told from error
@@ -120,7 +131,7 @@ def receive(repo: str, name: str, promise: Promise, part: Path, token: Token) ->
         os.fsync(stream.fileno())
 
 
-def fetch_by_xet(repo: str, name: str, commit: str, root: Path, token: Token) -> Path:
+def fetch_by_xet(repo: str, name: str, commit: str, root: Path, token: Token, repo_type: str = "model") -> Path:
     """The path in the cache of a file that the client fetches by chunks.
 
     Raises:
@@ -130,11 +141,27 @@ def fetch_by_xet(repo: str, name: str, commit: str, root: Path, token: Token) ->
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(repo, name, revision=commit, cache_dir=root, token=token, library_name="clip-hub"))
+        path = hf_hub_download(
+            repo,
+            name,
+            repo_type=repo_type,
+            revision=commit,
+            cache_dir=root,
+            token=token,
+            library_name="clip-hub",
+        )
+        return Path(path)
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise _told(error) from error
+        raise explained(error) from error
+
+
+def is_offline() -> bool:
+    """Whether `HF_HUB_OFFLINE` forbids the network."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def is_full_disk(error: OSError) -> bool:
@@ -146,7 +173,7 @@ def _is_size(error: OSError) -> bool:
     return "Consistency check failed" in str(error)
 
 
-def _told(error: Exception) -> Exception:
+def explained(error: Exception) -> Exception:
     """The client's exception as one of ours."""
     from huggingface_hub import errors
 
