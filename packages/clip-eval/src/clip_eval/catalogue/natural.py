@@ -1,0 +1,147 @@
+"""Classification sets outside VTAB and ImageNet, most of them from CLIP's own evaluation (Radford et al. 2021)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from clip_eval.catalogue.entry import Entry
+
+__all__ = ["ENTRIES"]
+
+_set = partial(Entry, kind="classification", type="natural", on_hub=True)
+
+ENTRIES: tuple[Entry, ...] = (
+    _set(
+        name="cars",
+        title="Stanford Cars",
+        classes=196,
+        test=8_041,
+        chance=0.005160,
+        prompts="cars",
+        datacomp="cars",
+        aliases=("stanford_cars",),
+        source="Krause et al. 2013",
+    ),
+    _set(
+        name="country211",
+        title="Country211",
+        classes=211,
+        test=21_100,
+        chance=0.004739,
+        prompts="country211",
+        datacomp="country211",
+        source="Radford et al. 2021: images of YFCC100M by the country they were taken in",
+    ),
+    _set(
+        name="fer2013",
+        title="FER 2013",
+        classes=7,
+        test=7_178,
+        chance=1 / 7,
+        prompts="fer2013",
+        source="Goodfellow et al. 2013, Kaggle",
+        notes=("In VTAB+, but none of DataComp's tasks.",),
+    ),
+    _set(
+        name="fgvc_aircraft",
+        title="FGVC Aircraft",
+        classes=100,
+        test=3_333,
+        main_metric="mean_per_class_recall",
+        chance=0.01,
+        prompts="fgvc_aircraft",
+        datacomp="fgvc_aircraft",
+        source="Maji et al. 2013, annotation level variant",
+        licence="non-commercial research",
+    ),
+    _set(
+        name="food101",
+        title="Food-101",
+        classes=101,
+        test=25_250,
+        chance=0.009901,
+        on_hub=False,
+        prompts="food101",
+        datacomp="food101",
+        source="Bossard et al. 2014",
+        notes=("One of DataComp's tasks, not in VTAB+.",),
+    ),
+    _set(
+        name="gtsrb",
+        title="GTSRB",
+        classes=43,
+        test=12_630,
+        chance=0.037604,
+        prompts="gtsrb",
+        datacomp="gtsrb",
+        source="Stallkamp et al. 2011, German traffic signs",
+    ),
+    _set(
+        name="mnist",
+        title="MNIST",
+        classes=10,
+        test=10_000,
+        chance=0.100350,
+        prompts="mnist",
+        type="specialized",
+        datacomp="mnist",
+        source="LeCun et al. 1998",
+    ),
+    _set(
+        name="renderedsst2",
+        title="Rendered SST2",
+        classes=2,
+        test=1_821,
+        chance=0.500001,
+        prompts="renderedsst2",
+        type="specialized",
+        datacomp="renderedsst2",
+        source="Radford et al. 2021: sentences of SST-2 drawn as images",
+    ),
+    _set(
+        name="stl10",
+        title="STL-10",
+        classes=10,
+        test=8_000,
+        chance=0.1,
+        prompts="stl10",
+        datacomp="stl10",
+        source="Coates et al. 2011",
+    ),
+    _set(
+        name="sun397",
+        title="SUN397",
+        classes=397,
+        test=108_754,
+        chance=0.004645,
+        prompts="sun397",
+        datacomp="sun397",
+        source="Xiao et al. 2010",
+        notes=(
+            "All 108,754 images: there is no train split, and the figures of papers that use one of its ten official "
+            "splits are of fewer images. CLIP_benchmark's vtab suite has it in place of VTAB's own split.",
+        ),
+    ),
+    _set(
+        name="voc2007",
+        title="Pascal VOC 2007",
+        classes=20,
+        test=14_976,
+        chance=0.154038,
+        prompts="voc2007",
+        datacomp="voc2007",
+        source="Everingham et al. 2010: the crop of every box as one image",
+        notes=("Boxes marked difficult count.",),
+    ),
+    _set(
+        name="voc2007_multilabel",
+        title="Pascal VOC 2007 (multilabel)",
+        kind="multilabel",
+        classes=20,
+        test=4_952,
+        main_metric="mean_average_precision",
+        prompts="voc2007_multilabel",
+        source="Everingham et al. 2010",
+        notes=("Objects marked difficult count as present, so this is not VOC's official protocol.",),
+    ),
+)
