@@ -27,16 +27,23 @@ def test_every_row_is_whole(entry: Entry) -> None:
     assert entry.main_metric in _METRICS[entry.kind]
     assert entry.test is None or entry.test > 0
     assert entry.chance is None or 0 < entry.chance <= 0.5001
-    assert entry.languages and len(set(entry.languages)) == len(entry.languages)
-    assert entry.title and entry.source
+    assert entry.languages
+    assert len(set(entry.languages)) == len(entry.languages)
+    assert entry.title
+    assert entry.source
     assert all(re.fullmatch(r"[A-Z\d].*[.]", note) for note in entry.notes), entry.notes
     if entry.kind in ("classification", "multilabel") and not entry.objectives:
-        assert entry.classes and entry.classes > 1
+        assert entry.classes
+        assert entry.classes > 1
     if entry.kind in ("retrieval", "caption_choice"):
-        assert entry.captions and entry.test and entry.captions >= entry.test
-        assert entry.classes is None and not entry.prompts
+        assert entry.captions
+        assert entry.test
+        assert entry.captions >= entry.test
+        assert entry.classes is None
+        assert not entry.prompts
     if entry.groups:
-        assert entry.groups.by and all(set(fields) <= set(entry.groups.fields) for fields in entry.groups.by)
+        assert entry.groups.by
+        assert all(set(fields) <= set(entry.groups.fields) for fields in entry.groups.by)
         assert set(entry.groups.values) <= set(entry.groups.fields)
 
 
