@@ -115,8 +115,8 @@ def test_a_folder_without_a_bundle_is_named(tmp_path: Path) -> None:
 
 
 def test_public_names_are_the_ones_promised() -> None:
-    names = """Description DownloadError Refused Score Tag UploadError __version__ create create_model
-    create_model_and_transforms find find_name get_tokenizer list_models list_models_with list_pretrained list_tags load
-    push"""
+    names = """Description DownloadError Refused RepositoryContents RepositoryFile Score Tag UploadError __version__
+        create create_model create_model_and_transforms fetch find find_name get_tokenizer list_models list_models_with
+        list_pretrained list_tags load push repository_files"""
     assert sorted(clip_hub.__all__) == sorted(names.split())
     assert all(hasattr(clip_hub, name) for name in clip_hub.__all__)
