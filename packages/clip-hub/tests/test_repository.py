@@ -15,7 +15,7 @@ from clip_core.building import build
 from clip_core.config import ClipTokenizerConfig, HfTokenizerConfig
 from clip_core.errors import ConfigError
 from clip_hub import DownloadError
-from clip_hub.repository import fetch_model, fetch_vocabulary
+from clip_hub.repository import RepositoryName, fetch_model, fetch_vocabulary, is_repository
 
 REPO = "someone/some-model"
 WORDS = {"type": "WordLevel", "vocab": {"<pad>": 0, "[UNK]": 1, "two": 2, "dogs": 3, "</s>": 4}, "unk_token": "[UNK]"}
@@ -180,6 +180,16 @@ def test_a_tag_brings_the_vocabulary_of_its_tokenizer(hub, bundle, monkeypatch) 
     hub.requests.clear()
     assert clip_hub.create("ViT-B-16-SigLIP", "webli", device="meta").model.logit_scale.is_meta
     assert hub.requests == []
+
+
+def test_names_of_repositories_have_one_form() -> None:
+    assert RepositoryName.of("timm/vit.openai") == RepositoryName("timm/vit.openai", "main")
+    assert RepositoryName.of("hf-hub:a/b@refs/pr/1") == RepositoryName("a/b", "refs/pr/1")
+    assert RepositoryName.of("a/b@") == RepositoryName("a/b")
+    for text in ("a", "a/b/c", "/b", "a/", ".a/b", "a b/c", "a/b@x", "hf-hub:a/b"):
+        assert not is_repository(text)
+    with pytest.raises(ConfigError, match="'a/b/c' is no Hub repository; write org/name"):
+        RepositoryName.of("a/b/c@main")
 
 
 def test_a_path_without_a_folder_says_that_there_is_none(hub) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from pathlib import Path
 
 import torch
@@ -24,14 +23,12 @@ from clip_core.weights import SUFFIXES
 from clip_hub.addresses import fetch_address, is_address
 from clip_hub.download import DownloadError, fetch
 from clip_hub.registry import find, find_name
-from clip_hub.repository import fetch_model, fetch_vocabulary
+from clip_hub.repository import HUB_PREFIX, RepositoryName, fetch_model, fetch_vocabulary, is_repository
 from clip_hub.tag import Tag
 
 __all__ = ["create", "create_model", "create_model_and_transforms", "get_tokenizer", "load"]
 
 _log = logging.getLogger(__name__)
-_HUB = "hf-hub:"
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def create_model(
@@ -154,14 +151,14 @@ def load(
         return clip_core.load(text, precision=precision, device=device)
     if is_address(text):
         raise ConfigError(f"{text!r} does not say its architecture; write it in front, as in 'ViT-B-32:{text}'.")
-    repo, _, revision = text.removeprefix(_HUB).partition("@")
     model, _, tag = text.partition(":")
     known = split_name(model)[0] in list_models()
-    if text.startswith(_HUB) or (not known and _REPOSITORY.fullmatch(repo) and not Path(text).exists()):
+    hub = text.startswith(HUB_PREFIX)
+    if hub or (not known and is_repository(text.partition("@")[0]) and not Path(text).exists()):
         try:
-            return _load_repository(repo, revision or "main", precision, device, cache_dir, token)
+            return _load_repository(RepositoryName.of(text), precision, device, cache_dir, token)
         except DownloadError as error:
-            if text.startswith(_HUB):
+            if hub:
                 raise
             # Whoever meant a folder should not have to guess why the Hub was asked.
             raise type(error)(f"{error} There is no folder {text!r} here, either.") from error
@@ -179,16 +176,13 @@ def load(
 
 
 def _load_repository(
-    repo: str,
-    revision: str,
+    name: RepositoryName,
     precision: Precision,
     device: str | torch.device,
     cache_dir: str | os.PathLike[str] | None,
     token: str | bool | None,
 ) -> Bundle:
-    if not _REPOSITORY.fullmatch(repo):
-        raise ConfigError(f"{repo!r} is no Hub repository; write org/name, as in 'hf-hub:timm/ViT-B-16-SigLIP'.")
-    folder = fetch_model(repo, revision=revision, cache_dir=cache_dir, token=token)
+    folder = fetch_model(name.repo, revision=name.revision, cache_dir=cache_dir, token=token)
     bundle = clip_core.load(folder, precision=precision, device=device)
     if not isinstance(bundle.tokenizer, MissingTokenizer):
         return bundle

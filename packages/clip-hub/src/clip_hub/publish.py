@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_core.errors import ClipError, ConfigError
+from clip_core.errors import ClipError
 from clip_hub.card import Description
 from clip_hub.hashes import git_hash, sha256_of
+from clip_hub.repository import require_repository
 from clip_hub.screening import screen
 from clip_hub.staging import LAYOUT_FILES, Staged, stage
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "PlannedFile", "Pushed", "UploadError", "push"]
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _IN_MEMORY = 1 << 20
 """Bytes up to which a file is read once and uploaded from memory."""
 
@@ -122,8 +121,7 @@ def push(
     """
     from huggingface_hub import HfApi, get_token
 
-    if not _REPOSITORY.fullmatch(repo):
-        raise ConfigError(f"{repo!r} is no Hub repository; write org/name, as in laion/my-clip.")
+    require_repository(repo)
     with tempfile.TemporaryDirectory(prefix="clip-hub-") as scratch:  # readable by its owner alone
         staged = stage(
             path, repo, Path(scratch), model=model, results=results, description=description, exclude=exclude

@@ -1,4 +1,4 @@
-"""What a model or a tokenizer needs of a Hub repository, as the folder of huggingface_hub's cache that has it.
+"""How repositories are named, and what a model or a tokenizer needs of one, as a folder of huggingface_hub's cache.
 
 Files are asked for by name, each verified by `download`; the names are those that clip-core reads. What this room
 leaves out: reading them.
@@ -8,19 +8,56 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from clip_core.config import HfTokenizerConfig, TokenizerConfig
 from clip_core.convert.reading import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS
+from clip_core.errors import ConfigError
 from clip_core.storage import CONFIG_FILE, weights_of
 from clip_core.tokenizer.hf import HF_VOCABULARIES, SETTINGS_FILES
 from clip_hub.download import NotInRepository, fetch
 
-__all__ = ["fetch_model", "fetch_vocabulary"]
+__all__ = ["HUB_PREFIX", "RepositoryName", "fetch_model", "fetch_vocabulary", "is_repository", "require_repository"]
+
+HUB_PREFIX = "hf-hub:"
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 _TRANSFORMERS_CONFIG = "config.json"
 _OPENCLIP_FILES = (OPENCLIP_WEIGHTS, "open_clip_pytorch_model.bin")
 _TRANSFORMERS_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+
+
+def is_repository(text: str) -> bool:
+    """Whether `text` has the form "org/name"."""
+    return _NAME.fullmatch(text) is not None
+
+
+def require_repository(text: str) -> str:
+    """`text` where it has the form "org/name"; `ConfigError` where it has not."""
+    if not is_repository(text):
+        raise ConfigError(f"{text!r} is no Hub repository; write org/name, as in laion/my-clip.")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryName:
+    """A repository and a branch, a tag or a commit of it."""
+
+    repo: str
+    """"org/name"."""
+    revision: str = "main"
+
+    @classmethod
+    def of(cls, text: str) -> RepositoryName:
+        """What "org/name", "hf-hub:org/name" or either with "@revision" means.
+
+        Raises:
+            ConfigError: it has another form.
+        """
+        repo, _, revision = text.removeprefix(HUB_PREFIX).partition("@")
+        return cls(require_repository(repo), revision or "main")
 
 
 def fetch_model(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from pathlib import Path
 
 from torch import Tensor
@@ -24,13 +23,10 @@ from clip_core.weights import load_weights
 from clip_hub.addresses import fetch_address, is_address
 from clip_hub.download import fetch
 from clip_hub.registry import find, find_name
-from clip_hub.repository import fetch_model, fetch_vocabulary
+from clip_hub.repository import HUB_PREFIX, RepositoryName, fetch_model, fetch_vocabulary, is_repository
 from clip_hub.tag import Tag
 
 __all__ = ["Source", "open_source"]
-
-_HUB = "hf-hub:"
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,13 +97,11 @@ def open_source(
         raise ConfigError("The name of a checkpoint is empty; give a folder, a file, or model:tag.")
     if Path(text).exists():
         return _on_disk(text, Path(text), ema)
-    repo, _, revision = text.removeprefix(_HUB).partition("@")
     model, _, rest = text.partition(":")
     known = split_name(model)[0] in list_models()
-    if text.startswith(_HUB) or (not known and _REPOSITORY.fullmatch(repo)):
-        if not _REPOSITORY.fullmatch(repo):
-            raise ConfigError(f"{repo!r} is no Hub repository; write org/name.")
-        folder = fetch_model(repo, revision=revision or "main", cache_dir=cache_dir, token=token)
+    if text.startswith(HUB_PREFIX) or (not known and is_repository(text.partition("@")[0])):
+        asked = RepositoryName.of(text)
+        folder = fetch_model(asked.repo, revision=asked.revision, cache_dir=cache_dir, token=token)
         held = open_checkpoint(folder, ema=ema)
         source = _stated(text, held, folder)
         if not source.has_tokenizer():  # the repository names another one that has its vocabulary

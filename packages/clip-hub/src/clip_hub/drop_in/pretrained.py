@@ -10,10 +10,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from clip_core.errors import ConfigError
 from clip_hub import registry
 from clip_hub.addresses import fetch_address
 from clip_hub.download import fetch
+from clip_hub.repository import require_repository
 
 __all__ = [
     "download_pretrained",
@@ -117,8 +117,7 @@ def download_pretrained_from_hf(
         ConfigError: `model_id` is no repository.
         DownloadError: it could not be fetched.
     """
-    if "/" not in model_id:
-        raise ConfigError(f"{model_id!r} is no Hub repository; write org/name.")
+    require_repository(model_id)
     name = filename or _PICKLED
     stem, ending = os.path.splitext(name)
     files = [name]

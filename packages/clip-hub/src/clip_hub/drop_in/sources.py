@@ -28,7 +28,7 @@ from clip_core.tokenizer import Tokenizer, build_tokenizer
 from clip_hub import registry
 from clip_hub.download import NotInRepository, fetch
 from clip_hub.drop_in.tokenizers import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
-from clip_hub.repository import fetch_model, fetch_vocabulary
+from clip_hub.repository import HUB_PREFIX, RepositoryName, fetch_model, fetch_vocabulary
 
 __all__ = [
     "Source",
@@ -42,7 +42,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-_PREFIXES: dict[str, Literal["local-dir", "hf-hub"]] = {"local-dir:": "local-dir", "hf-hub:": "hf-hub"}
+_PREFIXES: dict[str, Literal["local-dir", "hf-hub"]] = {"local-dir:": "local-dir", HUB_PREFIX: "hf-hub"}
 _added: dict[str, dict[str, Any]] = {}
 """The `model_cfg` of each architecture that `add_model_config` brought."""
 
@@ -231,8 +231,8 @@ def _changed(
 
 def _folder(schema: str, name: str, cache_dir: str | os.PathLike[str] | None) -> Path:
     if schema == "hf-hub":
-        repo, _, revision = name.partition("@")
-        return fetch_model(repo, revision=revision or "main", cache_dir=cache_dir)
+        asked = RepositoryName.of(name)
+        return fetch_model(asked.repo, revision=asked.revision, cache_dir=cache_dir)
     if not Path(name).is_dir():
         raise ConfigError(f"'local-dir:' names {name!r}, and there is no such folder.")
     return Path(name)
