@@ -23,7 +23,7 @@ from clip_core.tokenizer.missing import MissingTokenizer
 from clip_eval.features import ImageFeatures
 from clip_eval.wds import WdsDataset
 
-__all__ = ["dataset_facts", "json_sha256", "model_facts", "run_facts"]
+__all__ = ["dataset_facts", "json_sha256", "model_facts", "prompt_facts", "run_facts"]
 
 _PACKAGES = ("clip-core", "clip-hub", "clip-eval", "torch", "torchvision", "numpy", "pillow")
 _PROBES = (
@@ -133,4 +133,23 @@ def run_facts(
         "store": None if store is None else dict(store),
         "command": shlex.join(sys.argv) if command is None else command,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+    }
+
+
+def prompt_facts(details: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The identity of the prompts of a classification: a hash of class names and templates, in their order.
+
+    details, settings: of a record. None for a task without classes. Results of other prompts are another measurement.
+    """
+    classes = details.get("classes")
+    if not isinstance(classes, list):
+        return None
+    names = [entry["name"] for entry in classes]
+    templates = details.get("templates")
+    prompts = details.get("prompts")
+    return {
+        "id": json_sha256([names, templates] if prompts is None else [names, templates, prompts])[:16],
+        "language": settings.get("language"),
+        "classes": len(names),
+        "templates": None if templates is None else len(templates),
     }

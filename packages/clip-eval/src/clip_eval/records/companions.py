@@ -1,0 +1,74 @@
+"""The tensors that stand beside a record, in safetensors: what each query scored, and whatever a task wants kept.
+
+Shapes: Q queries. What is not here: the samples' lines and the pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from clip_core.errors import DataError
+from clip_eval.tasks.result import Outcomes
+
+__all__ = ["read_outcomes", "read_tensors", "write_outcomes", "write_tensors"]
+
+_VALUES, _CLUSTERS = "values/", "clusters/"
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes tensors by name; copies them, since safetensors takes neither views nor shared memory."""
+    from safetensors.torch import save_file
+
+    save_file(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
+        path,
+        metadata={"format": "pt", **(metadata or {})},
+    )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file; `DataError` where it is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path}: cannot be read ({error}). Run the evaluation again.") from error
+
+
+def write_outcomes(path: Path, outcomes: Mapping[str, Outcomes]) -> None:
+    """Writes values float32 (Q,) and clusters int64 (Q,) of each metric; equal clusters are written once."""
+    tensors: dict[str, Tensor] = {}
+    owners: dict[str, str] = {}
+    for name, entry in outcomes.items():
+        tensors[_VALUES + name] = entry.values.float()
+        same = [owner for owner in set(owners.values()) if torch.equal(tensors[_CLUSTERS + owner], entry.clusters)]
+        owners[name] = same[0] if same else name
+        tensors[_CLUSTERS + owners[name]] = entry.clusters
+    write_tensors(path, tensors, owners)
+
+
+def read_outcomes(path: Path) -> dict[str, Outcomes]:
+    """What `write_outcomes` wrote; `DataError` for a damaged file."""
+    from safetensors import safe_open
+
+    tensors = read_tensors(path)
+    with safe_open(path, "pt") as file:
+        owners = file.metadata() or {}
+    try:
+        found = {
+            name.removeprefix(_VALUES): Outcomes(values, tensors[_CLUSTERS + owners[name.removeprefix(_VALUES)]])
+            for name, values in tensors.items()
+            if name.startswith(_VALUES)
+        }
+    except KeyError as error:
+        raise DataError(f"{path}: the image clusters of {error} are missing. Run the evaluation again.") from error
+    for name, entry in found.items():
+        if entry.values.shape != entry.clusters.shape or entry.values.ndim != 1:
+            raise DataError(f"{path}: {name} has {tuple(entry.values.shape)} values for other clusters.")
+    return found
