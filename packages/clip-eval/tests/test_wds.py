@@ -197,9 +197,6 @@ def test_missing_parts_are_named(make_classification, make_retrieval, tmp_path: 
     (folder / "classnames.txt").unlink()
     with pytest.raises(DataError, match=r"classnames\.txt: no such file"):
         open_dataset(folder)
-    (folder / "dataset_type.txt").write_text("Multilabel\n")
-    with pytest.raises(DataError, match="multilabel sets are not supported yet"):
-        open_dataset(folder)
     (folder / "dataset_type.txt").write_text("segmentation\n")
     with pytest.raises(DataError, match="unknown data set type 'segmentation'"):
         open_dataset(folder)
