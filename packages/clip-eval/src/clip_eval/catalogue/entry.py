@@ -51,7 +51,9 @@ class Entry:
     """What guessing scores on the main metric. Of accuracies it is DataComp's `random_score` where it gives one: the
     guess drawn as often as the class occurs; otherwise one over the number of classes."""
     prompts: str = ""
-    """Name of its prompt set in `clip_eval.prompts`; empty: read from the data set, or no prompts at all."""
+    """Name of its templates in `clip_eval.prompts`; empty: its own are read, or it has none at all."""
+    names: str = ""
+    """Name of its class names in `clip_eval.prompts`; empty: its own are read."""
     aliases: tuple[str, ...] = ()
     """Other names under which `find` knows it."""
     datacomp: str = ""

@@ -11,11 +11,12 @@ from clip_eval.catalogue.entry import Entry
 
 __all__ = ["ENTRIES"]
 
+_LANGUAGES = ("en", "it", "jp", "cn", "ar")
 _TWICE = (
     "Two names stand for two classes each (missile, sunglasses), so the tie rule decides for these images: 200 of the "
     "50,000 in ImageNet itself. The record has the bounds."
 )
-_imagenet = partial(Entry, kind="classification", prompts="imagenet1k", type="natural", on_hub=True)
+_imagenet = partial(Entry, kind="classification", prompts="imagenet1k", names="imagenet1k", type="natural", on_hub=True)
 
 ENTRIES: tuple[Entry, ...] = (
     _imagenet(
@@ -28,7 +29,7 @@ ENTRIES: tuple[Entry, ...] = (
         aliases=("imagenet", "imagenet-1k", "imagenet1k-unverified"),
         source="ILSVRC 2012 validation, image-net.org",
         licence="ImageNet terms of access: non-commercial research and education",
-        languages=("en", "it", "jp", "cn", "ar"),
+        languages=_LANGUAGES,
         notes=(_TWICE,),
     ),
     _imagenet(
@@ -40,7 +41,7 @@ ENTRIES: tuple[Entry, ...] = (
         datacomp="imagenetv2",
         aliases=("imagenet-v2",),
         source="Recht et al. 2019, matched-frequency; Hub vaishaal/ImageNetV2",
-        languages=("en", "it", "jp", "cn", "ar"),
+        languages=_LANGUAGES,
         notes=(_TWICE,),
     ),
     _imagenet(
@@ -53,37 +54,43 @@ ENTRIES: tuple[Entry, ...] = (
         datacomp="imagenet_sketch",
         aliases=("imagenet-sketch",),
         source="Wang et al. 2019, github.com/HaohanWang/ImageNet-Sketch",
-        languages=("en", "it", "jp", "cn", "ar"),
+        languages=_LANGUAGES,
         notes=(_TWICE,),
     ),
     _imagenet(
         name="imagenet-a",
+        names="imagenet-a",
         title="ImageNet-A",
         classes=200,
         test=7_500,
         chance=0.008056,
         datacomp="imagenet-a",
+        languages=_LANGUAGES,
         source="Hendrycks et al. 2021, github.com/hendrycks/natural-adv-examples",
         licence="MIT",
         notes=("The images were chosen because a ResNet-50 fails on them.",),
     ),
     _imagenet(
         name="imagenet-r",
+        names="imagenet-r",
         title="ImageNet-R",
         classes=200,
         test=30_000,
         chance=0.006163,
         datacomp="imagenet-r",
+        languages=_LANGUAGES,
         source="Hendrycks et al. 2021, github.com/hendrycks/imagenet-r",
         licence="MIT",
     ),
     _imagenet(
         name="imagenet-o",
+        names="imagenet-o",
         title="ImageNet-O",
         classes=200,
         test=2_000,
         chance=0.006047,
         datacomp="imagenet-o",
+        languages=_LANGUAGES,
         source="Hendrycks et al. 2021, github.com/hendrycks/natural-adv-examples",
         licence="MIT",
         notes=(
@@ -99,6 +106,7 @@ ENTRIES: tuple[Entry, ...] = (
         test=50_000,
         chance=0.001,
         on_hub=False,
+        languages=_LANGUAGES,
         source="Li et al. 2023: ImageNet's validation set with a watermark put on after the crop",
         notes=("Depends on the model's crop; the watermark is drawn while reading. Not carried: build it yourself.",),
     ),
@@ -108,7 +116,7 @@ ENTRIES: tuple[Entry, ...] = (
         classes=113,
         test=18_574,
         chance=0.009481,
-        prompts="objectnet",
+        names="",
         datacomp="objectnet",
         source="Barbu et al. 2019, objectnet.dev",
         licence="CC BY 4.0; never to train on it, and every copy has to carry a red border of one pixel",
