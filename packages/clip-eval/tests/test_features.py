@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import pytest
@@ -10,28 +11,51 @@ import torch.nn.functional as F
 
 import clip_core
 from clip_core.errors import ConfigError, DataError
-from clip_eval.features import check_finite, encode_images, encode_texts
+from clip_core.zero_shot import encode_texts
+from clip_eval.encoder import Encoder
+from clip_eval.features import check_finite
 from clip_eval.wds import open_dataset, read_image_bytes
+
+TEXTS = ["a red house", "a cat", "a dog", "a cat on a mat", "a cat"]
 
 
 def test_features_are_the_models_in_the_order_of_the_data(bundle, digits) -> None:
-    samples = open_dataset(digits / "digits").samples[:37]
-    pictures = [bundle.preprocess(clip_core.open_image(read_image_bytes(sample)[0])) for sample in samples]
+    whole = open_dataset(digits / "digits")
+    dataset = dataclasses.replace(whole, samples=whole.samples[130:167])  # of two shards
+    pictures = [bundle.preprocess(clip_core.open_image(read_image_bytes(sample)[0])) for sample in dataset.samples]
     with torch.no_grad():
         expected = F.normalize(bundle.model.encode_image(torch.stack(pictures)), dim=-1)
     for batch_size, workers in ((64, 0), (5, 3), (10, 1), (1, 0)):
-        found = encode_images(bundle, samples, batch_size=batch_size, workers=workers)
+        found = Encoder(bundle=bundle, batch_size=batch_size, workers=workers).images(dataset)
         assert found.features.dtype == torch.float32
         assert torch.allclose(found.features, expected, atol=1e-5)
         assert found.kept.tolist() == list(range(37))
         assert found.excluded == ()
 
 
-def test_short_weights_still_give_float32_features_of_length_one(bundle, digits) -> None:
-    samples = open_dataset(digits / "digits").samples[:4]
-    full = encode_images(bundle, samples).features
+def test_alone_each_row_is_the_same_to_the_last_bit_in_any_batch(bundle, digits) -> None:
+    whole = open_dataset(digits / "digits")
+    dataset = dataclasses.replace(whole, samples=whole.samples[:20])
+    encoders = [Encoder(bundle=bundle, batch_size=size, deterministic=True) for size in (3, 20)]
+    first, second = (encoder.images(dataset).features for encoder in encoders)
+    assert torch.equal(first, second)
+    assert torch.equal(encoders[0].texts(TEXTS), encoders[1].texts([*TEXTS, "another"])[:5])
+
+
+def test_texts_are_the_models_in_their_order(bundle) -> None:
+    expected = encode_texts(bundle.model, bundle.tokenizer, TEXTS)
+    for batch_size, workers in ((64, 0), (1, 2)):
+        found = Encoder(bundle=bundle, batch_size=batch_size, workers=workers).texts(TEXTS)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    with pytest.raises(ConfigError, match="texts is"):
+        Encoder(bundle=bundle).texts("a cat")
+
+
+def test_short_weights_still_give_float32_features_of_length_one(bundle, make_classification) -> None:
+    dataset = open_dataset(make_classification())
+    full = Encoder(bundle=bundle).images(dataset).features
     bundle.model.bfloat16()
-    found = encode_images(bundle, samples).features
+    found = Encoder(bundle=bundle).images(dataset).features
     assert found.dtype == torch.float32
     assert torch.allclose(found.norm(dim=1), torch.ones(4), atol=1e-6)
     assert (found * full).sum(dim=1).min() > 0.99
@@ -40,9 +64,9 @@ def test_short_weights_still_give_float32_features_of_length_one(bundle, digits)
 def test_broken_images_are_left_out_counted_and_named(bundle, make_classification, caplog, png) -> None:
     whole = png(1, edge=64)
     images = [png(0), whole[: len(whole) // 2], b"no image", png(3)]
-    samples = open_dataset(make_classification(images=images)).samples
+    dataset = open_dataset(make_classification(images=images))
     with caplog.at_level(logging.WARNING):
-        found = encode_images(bundle, samples, batch_size=2, workers=2)
+        found = Encoder(bundle=bundle, batch_size=2, workers=2).images(dataset)
     assert found.kept.tolist() == [0, 3]
     assert len(found.features) == 2
     assert [entry.index for entry in found.excluded] == [1, 2]
@@ -54,33 +78,34 @@ def test_broken_images_are_left_out_counted_and_named(bundle, make_classificatio
 
 def test_a_whole_batch_of_broken_images(bundle, make_classification, png) -> None:
     images = [b"x", b"y", png(2), png(3)]
-    found = encode_images(bundle, open_dataset(make_classification(images=images)).samples, batch_size=2)
+    found = Encoder(bundle=bundle, batch_size=2).images(open_dataset(make_classification(images=images)))
     assert found.kept.tolist() == [2, 3]
 
 
 def test_no_image_at_all_is_an_error(bundle, make_classification) -> None:
-    samples = open_dataset(make_classification(labels=["0", "1"], images=[b"x", b"y"])).samples
+    dataset = open_dataset(make_classification(labels=["0", "1"], images=[b"x", b"y"]))
     with pytest.raises(DataError, match=r"None of the 2 images can be decoded\..*s0000000\.png"):
-        encode_images(bundle, samples)
+        Encoder(bundle=bundle).images(dataset)
 
 
 def test_a_shard_that_vanishes_is_an_error_not_an_exclusion(bundle, make_classification) -> None:
     folder = make_classification()
-    samples = open_dataset(folder).samples
+    dataset = open_dataset(folder)
     (folder / "test" / "0.tar").unlink()
     with pytest.raises(DataError, match="cannot be read"):
-        encode_images(bundle, samples, workers=2)
+        Encoder(bundle=bundle, workers=2).images(dataset)
 
 
 def test_features_that_are_not_numbers_are_refused(bundle, make_classification) -> None:
-    samples = open_dataset(make_classification()).samples
+    dataset = open_dataset(make_classification())
     with torch.no_grad():
         bundle.model.visual.proj.fill_(torch.nan)
         bundle.model.text_projection.fill_(torch.inf)
-    with pytest.raises(DataError, match=r"4 of 4 images .* not finite; first '.*0\.tar:s0000000'"):
-        encode_images(bundle, samples)
+    encoder = Encoder(bundle=bundle)
+    with pytest.raises(DataError, match=r"4 of 4 images .* not finite; first '.*0\.tar:s0000000"):
+        encoder.images(dataset)
     with pytest.raises(DataError, match="texts .* not finite; first 'a cat'"):
-        encode_texts(bundle, ["a cat", "a dog"])
+        encoder.texts(["a cat", "a dog"])
 
 
 def test_the_first_bad_row_is_named() -> None:
@@ -90,6 +115,8 @@ def test_the_first_bad_row_is_named() -> None:
         check_finite(rows, ["a", "b", "c"], "thing")
 
 
-def test_arguments_out_of_range(bundle, digits) -> None:
+def test_arguments_out_of_range(bundle) -> None:
     with pytest.raises(ConfigError, match="batch_size=0"):
-        encode_images(bundle, open_dataset(digits / "digits").samples, batch_size=0)
+        Encoder(bundle=bundle, batch_size=0)
+    with pytest.raises(ConfigError, match="training mode"):
+        Encoder(bundle=dataclasses.replace(bundle, model=bundle.model.train()))
