@@ -40,12 +40,15 @@ class Metric:
         return asdict(self)
 
 
-def wilson(share: float, n: float) -> tuple[float, float]:
-    """Wilson's 95 % score interval (1927) of a share of `n` independent trials; it stays inside [0, 1]."""
+def wilson(share: float, n: float, *, z: float = _Z) -> tuple[float, float]:
+    """Wilson's score interval (1927) of a share of `n` independent trials, 95 % unless `z` says otherwise.
+
+    It stays inside [0, 1].
+    """
     if n <= 0:
         raise ValueError(f"n={n}: an interval needs at least one trial")
-    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     # At the ends the limits are exact; rounding must not push them past the value.
     return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
 
