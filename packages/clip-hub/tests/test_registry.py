@@ -10,7 +10,7 @@ import pytest
 import clip_core
 import clip_hub
 from clip_core.errors import CheckpointMismatch, UnknownModel
-from clip_hub.registry import all_tags
+from clip_hub.registry import all_tags, rows_of
 
 pytestmark = pytest.mark.parity
 
@@ -131,7 +131,8 @@ def test_tags_by_model_and_models_by_tag_are_open_clips() -> None:
         ours = {model for model in clip_hub.list_models_with(tag) if (model, tag) not in NEWER}
         assert ours == set(open_clip.list_pretrained_models_by_tag(tag))
     assert clip_hub.list_tags("ViT-S-16") == []
-    assert clip_hub.list_models_with("nothing") == []
+    with pytest.raises(UnknownModel, match="Unknown pretrained tag 'laion2b_s34b'. Did you mean laion2b_s34b_b79k, "):
+        clip_hub.list_models_with("laion2b_s34b")
     assert clip_hub.list_models_with("LAION400M-e32") == clip_hub.list_models_with("laion400m_e32")
     with pytest.raises(UnknownModel, match="Did you mean ViT-L-14"):
         clip_hub.list_tags("ViT-L14")
@@ -157,6 +158,17 @@ def test_unknown_names_list_the_nearest() -> None:
         clip_hub.find_name("ViT-H-14")
     with pytest.raises(UnknownModel, match="no published weights of it are known here"):
         clip_hub.find_name("ViT-S-16:")
+
+
+def test_what_begins_with_the_asked_tag_is_offered_first_and_case_is_pointed_out() -> None:
+    with pytest.raises(UnknownModel, match=r"'laion2b'. Did you mean laion2b_s32b_b82k\? "):
+        clip_hub.find_name("ViT-L-14:laion2b")
+    for name in ("vit-l-14:laion2b_s32b_b82k", "VIT-L/14:laion2b"):
+        with pytest.raises(UnknownModel, match=r"Did you mean ViT-L-14:laion2b_s32b_b82k\? Case matters"):
+            clip_hub.find_name(name)
+    with pytest.raises(UnknownModel, match=r"'vit-l-14'. Did you mean ViT-L-14\?"):
+        clip_hub.find_name("vit-l-14")
+    assert [row.name for row in rows_of("timm/ViT-B-16-SigLIP")] == ["ViT-B-16-SigLIP:webli"]
 
 
 def test_the_wrong_activation_is_refused_with_the_right_name() -> None:

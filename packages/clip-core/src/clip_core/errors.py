@@ -72,9 +72,15 @@ def listed(items: Sequence[str], most: int = 5) -> str:
 
 
 def nearest(name: str, known: Iterable[str], count: int = 5) -> list[str]:
-    """Up to `count` entries of `known` that look most like `name`, best first; case is ignored."""
+    """Up to `count` entries of `known` that look most like `name`, best first; case is ignored.
+
+    One that differs in case alone stands alone; where some begin with `name`, they do.
+    """
     folded: dict[str, str] = {}
     for entry in known:
         folded.setdefault(entry.lower(), entry)
-    close = difflib.get_close_matches(name.lower(), folded, n=count, cutoff=0.5)
-    return [folded[entry] for entry in close]
+    asked = name.lower()
+    if asked in folded:
+        return [folded[asked]]
+    begin = [entry for entry in folded if asked and entry.startswith(asked)]
+    return [folded[entry] for entry in begin[:count] or difflib.get_close_matches(asked, folded, n=count, cutoff=0.5)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from clip_core.config import ClipConfig, NaFlexConfig, TimmConfig, VitConfig, size_pair
@@ -12,7 +12,7 @@ from clip_core.errors import UnknownModel
 from clip_hub.sizes import SIZES
 from clip_hub.tag import LICENCES, Tag
 
-__all__ = ["LEGEND", "SORTS", "as_values", "card", "matching", "ordered", "table"]
+__all__ = ["LEGEND", "SORTS", "as_values", "card", "laid_out", "matching", "model_facts", "ordered", "table"]
 
 LEGEND = (
     "params and acts in millions; GFLOPs and acts of encoding one image and one text; px: side of the images; IN-1k and"
@@ -118,7 +118,7 @@ def _line(row: Sequence[str], widths: Sequence[int], shown: Sequence[int]) -> st
 
 def card(tag: Tag) -> str:
     """Everything that is known of `tag`, and how to load it; ends without a newline."""
-    config, size, preprocess = tag.config(), SIZES[tag.model], tag.config().preprocess
+    config, size = tag.config(), SIZES[tag.model]
     unknown = "not known here"
     sections: dict[str, list[tuple[str, str]]] = {
         "Weights": [
@@ -132,12 +132,7 @@ def card(tag: Tag) -> str:
             ("parameters", f"{size.parameters:.2f} M"),
             ("GFLOPs", f"{size.image_gflops:.2f} for an image, {size.text_gflops:.2f} for a text"),
             ("activations", f"{size.image_activations:.2f} M for an image, {size.text_activations:.2f} M for a text"),
-            ("images", _images(config)),
-            ("texts", f"{config.text.context_length} tokens"),
-            ("features", str(config.embed_dim)),
-            ("activation", tag.activation or "as the libraries of its towers have it"),
-            ("resize", f"{preprocess.resize_mode}, {preprocess.interpolation}"),
-            ("mean, std", f"{_numbers(preprocess.mean)}; {_numbers(preprocess.std)}"),
+            *model_facts(config),
         ],
         "Training": [
             ("data", tag.data or unknown),
@@ -145,22 +140,42 @@ def card(tag: Tag) -> str:
         ],
         "Published scores": _scores(tag),
     }
+    return laid_out(tag.name, sections, tag.note)
+
+
+def laid_out(name: str, sections: Mapping[str, Sequence[tuple[str, str]]], note: str | None = None) -> str:
+    """A card: the name that `load` takes, titled rows of (what, value), a note, and how to load it."""
     widest = max(len(key) for rows in sections.values() for key, _ in rows)
-    lines = [tag.name]
+    lines = [name]
     for title, rows in sections.items():
         lines += ["", title, *(f"  {key:<{widest}}  {value}" for key, value in rows)]
-    if tag.note:
-        lines += ["", "Note", *textwrap.wrap(tag.note, 100, initial_indent="  ", subsequent_indent="  ")]
+    if note:
+        lines += ["", "Note", *textwrap.wrap(note, 100, initial_indent="  ", subsequent_indent="  ")]
     return "\n".join(
         [
             *lines,
             "",
             "To load it",
             "  import clip_hub",
-            f'  bundle = clip_hub.load("{tag.name}")',
+            f'  bundle = clip_hub.load("{name}")',
             '  features = bundle.model.encode_text(bundle.tokenizer(["a photo of a cat"]))',
         ]
     )
+
+
+def model_facts(config: ClipConfig) -> list[tuple[str, str]]:
+    """What a configuration says of its model's images, texts and features, as rows of a card."""
+    preprocess = config.preprocess
+    towers = (config.image, config.text)
+    activation = next((found for tower in towers if (found := getattr(tower, "activation", None))), None)
+    return [
+        ("images", _images(config)),
+        ("texts", f"{config.text.context_length} tokens"),
+        ("features", str(config.embed_dim)),
+        ("activation", activation or "as the libraries of its towers have it"),
+        ("resize", f"{preprocess.resize_mode}, {preprocess.interpolation}"),
+        ("mean, std", f"{_numbers(preprocess.mean)}; {_numbers(preprocess.std)}"),
+    ]
 
 
 def _scores(tag: Tag) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ in clip-core.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from pathlib import Path
@@ -22,6 +23,7 @@ from clip_core.tokenizer import MissingTokenizer, Tokenizer
 from clip_core.weights import SUFFIXES
 from clip_hub.addresses import fetch_address, is_address
 from clip_hub.download import DownloadError, fetch
+from clip_hub.names import only_row_of
 from clip_hub.registry import find, find_name
 from clip_hub.repository import HUB_PREFIX, RepositoryName, fetch_model, fetch_vocabulary, is_repository
 from clip_hub.tag import Tag
@@ -37,6 +39,7 @@ def create_model(
     precision: Precision = "fp32",
     device: str | torch.device = "cpu",
     *,
+    revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
 ) -> Clip:
@@ -48,6 +51,7 @@ def create_model(
             `addresses`), or None.
         precision: dtype of the parameters: "fp32", "bf16" or "fp16".
         device: "meta" builds the layout without memory and fetches nothing.
+        revision: of the Hub repository, a branch, a tag or a commit; default the one that the registry states.
         cache_dir: where downloads are kept; default huggingface_hub's cache.
         token: for private repositories; default the one of `hf auth login`.
 
@@ -56,7 +60,7 @@ def create_model(
         CheckpointMismatch: the weights do not fit, or were trained with another activation than the name asks for.
         DownloadError: the weights could not be fetched.
     """
-    row = _find_row(name, pretrained)
+    row = _find_row(name, pretrained, revision)
     if row is None:
         pretrained = _on_disk(name, pretrained, device, cache_dir)
         return clip_core.create_model(name, pretrained, precision=precision, device=device)
@@ -75,17 +79,19 @@ def create(
     precision: Precision = "fp32",
     device: str | torch.device = "cpu",
     *,
+    revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
 ) -> Bundle:
     """As `create_model`, with the transform and the tokenizer beside the model; a tag's vocabulary is fetched, too."""
-    row = _find_row(name, pretrained)
+    row = _find_row(name, pretrained, revision)
     if row is None:
         pretrained = _on_disk(name, pretrained, device, cache_dir)
         return clip_core.create(name, pretrained, precision=precision, device=device)
     # Before the weights: it is small, and what is wrong with it shows at once.
     tokenizer = None if _on_meta(device) else fetch_vocabulary(row.config().tokenizer, cache_dir=cache_dir, token=token)
-    model = create_model(name, pretrained, precision=precision, device=device, cache_dir=cache_dir, token=token)
+    fetched = {"revision": revision, "cache_dir": cache_dir, "token": token}
+    model = create_model(name, pretrained, precision=precision, device=device, **fetched)  # type: ignore[arg-type]
     return Bundle.of(model, tokenizer)
 
 
@@ -96,11 +102,13 @@ def create_model_and_transforms(
     device: str | torch.device = "cpu",
     *,
     augment: AugmentConfig | None = None,
+    revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
 ) -> tuple[Clip, Transform, Transform]:
     """As `create_model`, with the training transform and the evaluation transform: (model, train, eval)."""
-    model = create_model(name, pretrained, precision=precision, device=device, cache_dir=cache_dir, token=token)
+    fetched = {"revision": revision, "cache_dir": cache_dir, "token": token}
+    model = create_model(name, pretrained, precision=precision, device=device, **fetched)  # type: ignore[arg-type]
     preprocess = model.config.preprocess
     return model, build_transform(preprocess, train=True, augment=augment), build_transform(preprocess)
 
@@ -128,6 +136,7 @@ def load(
     *,
     precision: Precision = "fp32",
     device: str | torch.device = "cpu",
+    revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
 ) -> Bundle:
@@ -140,7 +149,7 @@ def load(
             "org/name", "hf-hub:org/name" or either with "@revision", a Hub repository with a bundle, or a model in
             OpenCLIP's or transformers' layout;
             a local folder that `clip_core.load` reads. What is there on disk goes first.
-        precision, device, cache_dir, token: as `create_model`.
+        precision, device, revision, cache_dir, token: as `create_model`.
 
     Raises:
         UnknownModel: `name` is none of these, or its model or tag is unknown; the nearest names are listed.
@@ -148,6 +157,7 @@ def load(
     """
     text = os.fspath(name)
     if text and Path(text).is_dir():
+        _refuse_revision(revision, text)
         return clip_core.load(text, precision=precision, device=device)
     if is_address(text):
         raise ConfigError(f"{text!r} does not say its architecture; write it in front, as in 'ViT-B-32:{text}'.")
@@ -156,7 +166,7 @@ def load(
     hub = text.startswith(HUB_PREFIX)
     if hub or (not known and is_repository(text.partition("@")[0]) and not Path(text).exists()):
         try:
-            return _load_repository(RepositoryName.of(text), precision, device, cache_dir, token)
+            return _load_repository(RepositoryName.of(text, revision), precision, device, cache_dir, token)
         except DownloadError as error:
             if hub:
                 raise
@@ -172,7 +182,7 @@ def load(
             )
     if not tag:
         find_name(text)  # raises, and names the tags of the model
-    return create(model, tag, precision=precision, device=device, cache_dir=cache_dir, token=token)
+    return create(model, tag, precision=precision, device=device, revision=revision, cache_dir=cache_dir, token=token)
 
 
 def _load_repository(
@@ -182,6 +192,10 @@ def _load_repository(
     cache_dir: str | os.PathLike[str] | None,
     token: str | bool | None,
 ) -> Bundle:
+    row = only_row_of(name)
+    if row is not None:
+        fetched = {"revision": row.revision, "cache_dir": cache_dir, "token": token}
+        return create(row.model, row.tag, precision=precision, device=device, **fetched)  # type: ignore[arg-type]
     folder = fetch_model(name.repo, revision=name.revision, cache_dir=cache_dir, token=token)
     bundle = clip_core.load(folder, precision=precision, device=device)
     if not isinstance(bundle.tokenizer, MissingTokenizer):
@@ -190,18 +204,28 @@ def _load_repository(
     return Bundle.of(bundle.model, fetch_vocabulary(bundle.config.tokenizer, cache_dir=cache_dir, token=token))
 
 
-def _find_row(name: str, pretrained: str | os.PathLike[str] | None) -> Tag | None:
+def _find_row(name: str, pretrained: str | os.PathLike[str] | None, revision: str | None) -> Tag | None:
     """The row of a tag; None for fresh weights, addresses, and what looks like a path, which is clip-core's affair."""
     if pretrained is None or pretrained == "" or is_address(pretrained):
+        _refuse_revision(revision, pretrained or "fresh weights")
         return None
     try:
-        return find(name, os.fspath(pretrained))
+        row = find(name, os.fspath(pretrained))
+        return dataclasses.replace(row, revision=revision) if revision else row
     except UnknownModel:
         path = Path(pretrained)
         # clip-core also says when it is not there.
         if path.exists() or path.suffix in SUFFIXES or len(path.parts) > 1:
+            _refuse_revision(revision, pretrained)
             return None
         raise
+
+
+def _refuse_revision(revision: str | None, where: str | os.PathLike[str]) -> None:
+    if revision is not None:
+        raise ConfigError(
+            f"revision={revision!r} is for repositories of the Hub, and {os.fspath(where)} is not in one."
+        )
 
 
 def _on_disk(

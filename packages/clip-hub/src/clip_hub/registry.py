@@ -7,13 +7,24 @@ of a model finds the same row where the weights have that activation. What this 
 from __future__ import annotations
 
 import functools
+from typing import NoReturn
 
-from clip_core import UnknownModel, get_config
-from clip_core.errors import CheckpointMismatch, listed
+from clip_core import UnknownModel, get_config, list_models
+from clip_core.errors import CheckpointMismatch, listed, nearest
 from clip_core.presets import split_name
 from clip_hub.tag import Tag
 
-__all__ = ["Tag", "all_tags", "find", "find_name", "list_models_with", "list_pretrained", "list_tags"]
+__all__ = [
+    "Tag",
+    "all_tags",
+    "find",
+    "find_name",
+    "list_models_with",
+    "list_pretrained",
+    "list_tags",
+    "models_with",
+    "rows_of",
+]
 
 
 def list_pretrained() -> list[tuple[str, str]]:
@@ -35,8 +46,26 @@ def list_tags(model: str) -> list[str]:
 
 
 def list_models_with(tag: str) -> list[str]:
-    """The architectures that have weights called `tag`; empty where none has."""
+    """The architectures that have weights called `tag`.
+
+    Raises:
+        UnknownModel: none has; the nearest tags are listed.
+    """
+    found = models_with(tag)
+    if not found:
+        known = dict.fromkeys(row.tag for row in all_tags())
+        raise UnknownModel.among("pretrained tag", tag, known, "clip_hub.list_pretrained() lists every pair.")
+    return found
+
+
+def models_with(tag: str) -> list[str]:
+    """As `list_models_with`; empty where none has."""
     return [model for model, known in list_pretrained() if known == _clean(tag)]
+
+
+def rows_of(repo: str) -> list[Tag]:
+    """The rows whose weights are in the repository "org/name"; most have one, and a stranger's has none."""
+    return [row for row in all_tags() if row.repo == repo]
 
 
 def find(model: str, tag: str) -> Tag:
@@ -46,12 +75,13 @@ def find(model: str, tag: str) -> Tag:
         UnknownModel: no such architecture, or no weights of it under that tag; the nearest are listed.
         CheckpointMismatch: the name asks for OpenAI's activation and the weights have the ordinary one.
     """
-    get_config(model)  # an unknown architecture has an error of its own
     base, quick_gelu = split_name(model)
+    if base not in list_models():
+        _raise_unknown(model, tag)
     rows = {row.tag: row for row in all_tags() if row.model == base}
     row = rows.get(_clean(tag))
     if row is None:
-        others = list_models_with(tag)
+        others = models_with(tag)
         elsewhere = f" {tag!r} is a tag of {listed(others)}." if others else ""
         if not rows:
             raise UnknownModel(f"No published weights of {base} are known, so also none called {tag!r}.{elsewhere}")
@@ -75,7 +105,8 @@ def find_name(name: str) -> Tag:
     model, _, tag = name.partition(":")
     if tag:
         return find(model, tag)
-    get_config(model)
+    if split_name(model)[0] not in list_models():
+        _raise_unknown(model, "")
     tags = list_tags(model)
     known = f"its tags are {listed(tags)}" if tags else "no published weights of it are known here"
     raise UnknownModel(
@@ -124,6 +155,18 @@ def all_tags() -> tuple[Tag, ...]:
         *hf.TAGS,
         *coca.TAGS,
     )
+
+
+def _raise_unknown(model: str, tag: str) -> NoReturn:
+    """Raise the error for an unknown architecture, with whole names where only its case is wrong."""
+    same = next((name for name in list_models() if name.lower() == model.replace("/", "-").lower()), None)
+    tags = list_tags(same) if same and tag else []
+    close = [_clean(tag)] if _clean(tag) in tags else nearest(tag, tags)
+    if same and close:
+        guess = ", ".join(f"{same}:{found}" for found in close)
+        raise UnknownModel(f"Unknown model {model!r}. Did you mean {guess}? Case matters in names of models.")
+    get_config(model)
+    raise AssertionError(f"{model} is known")
 
 
 def _clean(tag: str) -> str:

@@ -50,14 +50,16 @@ class RepositoryName:
     revision: str = "main"
 
     @classmethod
-    def of(cls, text: str) -> RepositoryName:
-        """What "org/name", "hf-hub:org/name" or either with "@revision" means.
+    def of(cls, text: str, revision: str | None = None) -> RepositoryName:
+        """What "org/name", "hf-hub:org/name" or either with "@revision" means; `revision` is for those without.
 
         Raises:
-            ConfigError: it has another form.
+            ConfigError: it has another form, or two revisions.
         """
-        repo, _, revision = text.removeprefix(HUB_PREFIX).partition("@")
-        return cls(require_repository(repo), revision or "main")
+        repo, _, stated = text.removeprefix(HUB_PREFIX).partition("@")
+        if stated and revision not in (None, stated):
+            raise ConfigError(f"{text!r} names a revision and revision={revision!r} another one; leave one out.")
+        return cls(require_repository(repo), stated or revision or "main")
 
 
 def fetch_model(
@@ -66,15 +68,16 @@ def fetch_model(
     revision: str = "main",
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
+    recheck: bool = False,
 ) -> Path:
     """A folder that `clip_core.load` reads, with the model of `repo`: a bundle, or OpenCLIP's or transformers' layout.
 
-    Where a repository has several, the first of these is taken.
+    Where a repository has several, the first of these is taken. `recheck`: as in `download.fetch`.
 
     Raises:
         DownloadError: it has none of them, or a file could not be fetched.
     """
-    wanted = _Repository(repo, revision, cache_dir, token)
+    wanted = _Repository(repo, revision, cache_dir, token, recheck)
     if (found := wanted.first(CONFIG_FILE)) is not None:
         wanted.need(weights_of(found.parent).name)
         wanted.tokenizer()
@@ -124,12 +127,25 @@ class _Repository:
     """One commit of a repository: the one that its first file came from, so that files fit each other."""
 
     def __init__(
-        self, repo: str, revision: str, cache_dir: str | os.PathLike[str] | None, token: str | bool | None
+        self,
+        repo: str,
+        revision: str,
+        cache_dir: str | os.PathLike[str] | None,
+        token: str | bool | None,
+        recheck: bool = False,
     ) -> None:
         self._repo, self._revision, self._cache_dir, self._token = repo, revision, cache_dir, token
+        self._recheck = recheck
 
     def need(self, *names: str) -> Path:
-        path = fetch(self._repo, names, revision=self._revision, cache_dir=self._cache_dir, token=self._token)
+        path = fetch(
+            self._repo,
+            names,
+            revision=self._revision,
+            cache_dir=self._cache_dir,
+            token=self._token,
+            recheck=self._recheck,
+        )
         self._revision = path.parent.name  # the cache calls the folder by the commit
         return path
 

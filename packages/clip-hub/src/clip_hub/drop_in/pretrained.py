@@ -39,7 +39,7 @@ def list_pretrained(as_str: bool = False) -> list[Any]:
 
 def list_pretrained_models_by_tag(tag: str) -> list[str]:
     """The models that have weights called `tag`."""
-    return registry.list_models_with(tag)
+    return registry.models_with(tag)
 
 
 def list_pretrained_tags_by_model(model: str) -> list[str]:
