@@ -22,7 +22,7 @@ from clip_eval.training_log import loss_curve, nice_ticks, read_training
 class Page(html.parser.HTMLParser):
     """Collects what a test asks of a page: tags with their attributes, and the visible text."""
 
-    void = frozenset({"meta", "img", "br", "line", "polygon", "polyline"})
+    void = frozenset({"meta", "img", "br", "line", "polygon", "polyline", "rect", "circle"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ def test_page_is_whole_and_loads_nothing(results: Path, run: Path) -> None:
     page = Page(render_report(results, training=run, title="Digits"))
     assert page.open == []
     assert not page.find("link")
-    assert not page.find("script")
+    assert page.find("script") == [{}]  # the page's own, which sorts tables
     for tag, attributes in page.tags:
         for name in ("src", "href", "xlink:href", "srcset", "data", "action"):
             value = attributes.get(name)
@@ -126,7 +126,7 @@ def test_page_can_be_read_without_colours_and_pictures(results: Path, run: Path)
     assert root["lang"] == "en"
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.find("meta")
     images = page.find("img")
-    assert 24 <= len(images) <= 48
+    assert 24 <= len(images) <= 72
     assert all(re.match(r"Test picture s\d{7}: \w+", image["alt"]) for image in images)
     assert all(cell.get("scope") in ("row", "col", "colgroup") for cell in page.find("th"))
     (plot,) = page.find("svg")
@@ -145,7 +145,7 @@ def test_captions_and_names_are_escaped(bundle, make_retrieval, make_classificat
     run = write_run(tmp_path / "run", [step(1, 2.0)], config=json.dumps({"note": evil}))
     page = Page(render_report(tmp_path / "results", training=run, title=evil))
     assert page.open == []
-    assert not page.find("script")
+    assert page.find("script") == [{}]
     assert not page.find("b")
     assert not page.find("i")
     assert all(image["src"].startswith("data:image/png;base64,") for image in page.find("img"))
@@ -175,8 +175,10 @@ def test_two_models_are_told_apart(bundle, make_classification, tmp_path: Path) 
         bundle.model.visual.proj.neg_()
     evaluate(bundle, dataset, model_name="second").save(tmp_path / "results")
     text = Page(render_report(tmp_path / "results")).text
-    assert "· first" in text
-    assert "· second" in text
+    assert "animals Accuracy" in text
+    assert "A closer look at first" in text
+    assert "A closer look at second" in text
+    assert "first second Chance" in text
 
 
 def test_two_records_of_one_model_are_told_apart(bundle, make_classification, tmp_path: Path) -> None:

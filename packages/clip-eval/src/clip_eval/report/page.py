@@ -1,0 +1,127 @@
+"""Puts the page together: reads the records, hands them to the rooms of this package, and renders the templates."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from clip_core.errors import ConfigError
+from clip_eval.__about__ import __version__
+from clip_eval.records import read_records
+from clip_eval.report.calibration import reliability
+from clip_eval.report.classes import class_table, confusions, group_bars, matrix
+from clip_eval.report.files import read_samples
+from clip_eval.report.numbers import INTERVALS, amount, percent
+from clip_eval.report.pictures import galleries, searches
+from clip_eval.report.provenance import provenance
+from clip_eval.report.results import Board, Result, boards, damaged, read_results
+from clip_eval.report.summary import averages, flags, headlines, score_rows, summary_rows
+from clip_eval.report.training import training_facts
+from clip_eval.training_log import read_training
+
+__all__ = ["render_report", "write_report"]
+
+_OPEN = 4
+"""Up to so many records their details stand open; beyond, each is a line to open."""
+_PICTURES = 480
+"""Pictures of one kind on a page, all records together; what a phone still scrolls through."""
+
+
+def write_report(
+    results: str | PathLike[str],
+    output: str | PathLike[str],
+    *,
+    training: str | PathLike[str] | None = None,
+    title: str = "CLIP evaluation",
+) -> Path:
+    """Writes the page for the records in folder `results`; `training` is a run folder of clip-train.
+
+    Raises `DataError` for a folder without records or with damaged ones, `ConfigError` when `output` cannot be written.
+    """
+    page = render_report(results, training=training, title=title)
+    path = Path(output)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: the report cannot be written ({error.strerror}). Choose another file.") from error
+    return path
+
+
+def render_report(
+    results: str | PathLike[str],
+    *,
+    training: str | PathLike[str] | None = None,
+    title: str = "CLIP evaluation",
+) -> str:
+    """The page of `write_report` as a string."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    found = read_results(read_records(results))
+    tables = boards(found)
+    models = list({result.model.key: result.model for result in found}.values())
+    log = read_training(training) if training is not None else None
+    most = max(3, _PICTURES // (12 * len(found)))
+    environment = Environment(
+        loader=PackageLoader("clip_eval.report"),
+        # The style and the script are the package's own files; everything else is text from records.
+        autoescape=lambda name: name is None or name.endswith(".html"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    environment.filters["amount"] = amount
+    script = environment.get_template("page.js").render()
+    return environment.get_template("page.html").render(
+        title=title,
+        version=__version__,
+        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        models=models,
+        boards=tables,
+        several=len(models) > 1,
+        headlines=headlines(tables),
+        flags=flags,
+        summary=summary_rows(tables, models),
+        averages=averages(tables, models),
+        scores={board.anchor: score_rows(board) for board in tables},
+        looks={board.anchor: [_look(result, most) for result in board.results] for board in tables},
+        intervals=_intervals(found),
+        notes=_notes(tables),
+        provenance={board.anchor: [provenance(result) for result in board.results] for board in tables},
+        opened=len(found) <= _OPEN,
+        training=None if log is None else training_facts(log),
+    )
+
+
+def _look(result: Result, most: int) -> dict[str, Any]:
+    """What the templates say about one record beyond its numbers."""
+    samples = read_samples(result.path)
+    details = result.details
+    with damaged(result.path):
+        return {
+            "result": result,
+            "galleries": galleries(result, samples, most),
+            "searches": searches(result, most),
+            "classes": class_table(details),
+            "matrix": matrix(details),
+            "confusions": confusions(details),
+            "groups": group_bars(details),
+            "reliability": reliability(details),
+            "truncated": int(details.get("captions_truncated") or 0) + int(details.get("prompts_truncated") or 0),
+        }
+
+
+def _intervals(results: Sequence[Result]) -> list[str]:
+    """The kinds of intervals on the page, in words."""
+    names = {number.interval for result in results for number in result.numbers.values()}
+    return [phrase for start, phrase in INTERVALS if any(name.startswith(start) for name in names)]
+
+
+def _notes(tables: Sequence[Board]) -> list[str]:
+    """The data sets' own notes, each once."""
+    return list(dict.fromkeys(str(note) for board in tables for note in board.about["notes"]))
