@@ -1,7 +1,12 @@
 """Where the right answers stand among all answers, with ties counted instead of resolved by accident.
 
-Shapes: Q queries, G gallery entries, D features. A query may have several right answers; it is answered by the best of
-them. Every metric of this package is a function of the three counts in `Ranks`. What is not here: means, intervals.
+Similarities are exact: features are rounded to multiples of 2**-26, the grain that float32 has near 1/4, so that every
+product is a multiple of 2**-52 and a float64 sum of them, which stays below 2, is never rounded. Equal features tie
+wherever they stand, different ones do not, and neither block sizes nor libraries nor processes change a bit.
+
+Shapes: Q queries, G gallery entries, P pairs, D features. A query may have several right answers; it is answered by
+the best of them. Every metric of this package is a function of the three counts in `Ranks`. What is not here: means,
+intervals.
 """
 
 from __future__ import annotations
@@ -13,16 +18,31 @@ from torch import Tensor
 
 from clip_core.errors import DataError
 
-__all__ = ["Hits", "Ranks", "rank_rows", "similarities"]
+__all__ = ["Hits", "Ranks", "on_grid", "pair_similarities", "rank_rows", "similarities"]
+
+_GRID = 2.0**26
+
+
+def on_grid(features: Tensor) -> Tensor:
+    """Float32 features of length 1, rounded to multiples of 2**-26: at most sqrt(D) * 2**-27 away."""
+    return (features * _GRID).round() / _GRID
 
 
 def similarities(queries: Tensor, gallery: Tensor) -> Tensor:
-    """Cosine similarities, float32 (Q, G), of normalised float32 features (Q, D) and (G, D).
+    """Cosine similarities, float64 (Q, G), of normalised float32 features (Q, D) and (G, D).
 
-    Products are summed in float64 and rounded once. A float32 product depends on the place of a row in its block, so
-    equal features would not tie, and the metrics would depend on the chunk size.
+    Exact as the module says; features that are not normalised are summed in float64 like any other numbers.
     """
-    return (queries.double() @ gallery.double().T).float()
+    return on_grid(queries).double() @ on_grid(gallery).double().T
+
+
+def pair_similarities(queries: Tensor, rows: Tensor, gallery: Tensor, columns: Tensor, *, chunk: int = 16384) -> Tensor:
+    """`similarities(queries, gallery)[rows, columns]`, float64 (P,), bit for bit and without the matrix."""
+    parts = [
+        (on_grid(queries[row]).double() * on_grid(gallery[column]).double()).sum(dim=1)
+        for row, column in zip(torch.split(rows, chunk), torch.split(columns, chunk), strict=True)
+    ]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +77,12 @@ class Ranks:
     def hits(self, k: int) -> Hits:
         """Whether a right answer is among the first `k`; a tied group stands in random order."""
         room = k - self.greater
-        # The chance that each of the first `room` places of the tied group goes to a wrong answer.
+        places = room.clamp(min=0).double()
+        # The chance that a lot which fills `places` of the tied group finds none of the right answers.
         miss = torch.ones(len(self.greater), dtype=torch.float64)
-        for place in range(k):
-            wrong_left = (self.equal - place).clamp(min=0).double()
-            left = (self.equal + self.right - place).clamp(min=1).double()
-            miss = torch.where(place < room, miss * wrong_left / left, miss)
+        for one in range(1, max(self.right.tolist(), default=0) + 1):
+            factor = (self.equal - places + one).clamp(min=0) / (self.equal + one)
+            miss = torch.where(one <= self.right, miss * factor, miss)
         return Hits(1 - miss, (room > 0).double(), (room > self.equal).double())
 
     def positions(self) -> Hits:

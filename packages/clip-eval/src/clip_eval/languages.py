@@ -1,0 +1,82 @@
+"""Captions of one set of images in many languages: text files beside the shards, so that images are encoded once.
+
+    <root>/<split>/captions/de.txt      one line per image, in the order of the shards: its caption
+    <root>/<split>/captions/ja.jsonl    the same, each line a JSON list of any number of captions
+
+The name of the file is the language, spelled as the source spells it. XTD10's and XTD200's files are of the first kind
+as they come. A blank line, or an empty list, is an image without a caption in this language: it asks for none and
+stays in the gallery. `about.json` may name the language of the captions inside the shards, {"language": "en"}.
+"""
+
+from __future__ import annotations
+
+import json
+
+from clip_core.errors import DataError, listed
+from clip_eval.wds import WdsDataset
+from clip_eval.wds.text_files import read_about, read_lines
+
+__all__ = ["captions_in", "languages_of"]
+
+_ENDINGS = (".txt", ".jsonl")
+
+
+def languages_of(dataset: WdsDataset) -> tuple[str, ...]:
+    """The languages that `captions_in` can be asked for, in alphabetical order."""
+    folder = dataset.folder / dataset.split / "captions"
+    files = folder.iterdir() if folder.is_dir() else ()
+    found = {path.name.removesuffix(path.suffix) for path in files if path.suffix in _ENDINGS}
+    return tuple(sorted(found | {_own_language(dataset)} - {""}))
+
+
+def captions_in(dataset: WdsDataset, language: str | None = None) -> tuple[tuple[str, ...], ...]:
+    """N tuples of captions in `language`, possibly empty ones; None is what stands in the shards.
+
+    Raises:
+        DataError: there are none in that language, or not one line for each image.
+    """
+    if language is None:
+        return dataset.captions
+    folder = dataset.folder / dataset.split / "captions"
+    paths = [folder / f"{language}{ending}" for ending in _ENDINGS if language in languages_of(dataset)]
+    there = [path for path in paths if path.exists()]
+    if len(there) == 2:
+        raise DataError(f"{folder}: holds both {there[0].name} and {there[1].name}. Remove one of them.")
+    if not there:
+        if language == _own_language(dataset):
+            return dataset.captions
+        raise DataError(
+            f"{dataset.folder}: has no captions in {language!r}; allowed: {listed(languages_of(dataset)) or 'none'}, "
+            "or no language at all for the captions in the shards."
+        )
+    lines = read_lines(there[0])
+    if len(lines) != len(dataset.samples):
+        raise DataError(
+            f"{there[0]}: holds {len(lines)} lines for {len(dataset.samples)} images; line by line it must follow the "
+            "order of the shards, and a blank line stands for an image without a caption."
+        )
+    captions: tuple[tuple[str, ...], ...]
+    if there[0].suffix == ".txt":
+        captions = tuple((line.removesuffix("\r"),) if line.strip() else () for line in lines)
+    else:
+        captions = tuple(_read_list(line, f"{there[0]}: line {number}") for number, line in enumerate(lines, 1))
+    if not any(captions):
+        raise DataError(f"{there[0]}: holds no caption.")
+    return captions
+
+
+def _own_language(dataset: WdsDataset) -> str:
+    own = read_about(dataset.folder).get("language", "")
+    if not isinstance(own, str):
+        raise DataError(f"{dataset.folder / 'about.json'}: 'language' is a text, not {own!r}.")
+    return own
+
+
+def _read_list(line: str, name: str) -> tuple[str, ...]:
+    try:
+        captions = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{name}: not valid JSON ({error}).") from error
+    if not isinstance(captions, list) or not all(isinstance(text, str) and text.strip() for text in captions):
+        raise DataError(f"{name}: must be a list of captions, none of them blank, not {line[:60]!r}.")
+    return tuple(captions)
