@@ -60,6 +60,8 @@ class Entry:
     """Its key in DataComp's task list; empty: not one of its 40 tasks."""
     on_hub: bool = False
     """Whether CLIP_benchmark's Hub account has it in the `wds` layout."""
+    build: str = ""
+    """The command that writes it, for those that come with the package."""
     source: str = ""
     """Where it comes from originally."""
     licence: str | None = None
@@ -107,5 +109,5 @@ class Entry:
 
     @property
     def address(self) -> str | None:
-        """Where to fetch it in the `wds` layout: the Hub data set, or else DataComp's copy; None: it must be built."""
+        """Where to fetch it in the `wds` layout: the Hub data set, or else DataComp's copy; None: it has to be built."""
         return self.hub or (self.mirror if self.mirror_is_wds else None)
