@@ -27,7 +27,7 @@ from clip_eval.wds import WdsDataset, check_class_names
 if TYPE_CHECKING:
     from clip_eval.catalogue.entry import Groups
 
-__all__ = ["LARGEST_MATRIX", "Prompts", "evaluate_zero_shot", "resolve_prompts"]
+__all__ = ["LARGEST_MATRIX", "Prompts", "evaluate_zero_shot", "prompt_details", "resolve_prompts"]
 
 _log = logging.getLogger(__name__)
 
@@ -130,18 +130,12 @@ def resolve_prompts(
     return names, list(zip(names, class_prompts(names, templates or dataset.templates), strict=True))
 
 
-def _details(
-    dataset: WdsDataset,
-    templates: Prompts | None,
-    names: tuple[str, ...],
-    prompts: list[tuple[str, list[str]]],
-    scores: ClassificationScores,
+def prompt_details(
+    dataset: WdsDataset, templates: Prompts | None, prompts: list[tuple[str, list[str]]]
 ) -> dict[str, Any]:
+    """What the record says about the prompts; the hash covers every class's name and prompts in full."""
     in_full = isinstance(templates, Mapping)
     canonical = json.dumps(prompts, ensure_ascii=False, separators=(",", ":"))
-    classes = len(names)
-    # CLIP_benchmark's accuracy@5 of fewer classes is NaN; here it is absent, and so is its chance level.
-    chance = {f"acc{k}": k / classes for k in scores.hits} | {"mean_per_class_recall": 1 / classes}
     return {
         "templates": None if in_full else list(templates or dataset.templates),
         "prompts": {
@@ -149,6 +143,21 @@ def _details(
             "count": sum(len(texts) for _, texts in prompts),
             "sha256": hashlib.sha256(canonical.encode()).hexdigest(),
         },
+    }
+
+
+def _details(
+    dataset: WdsDataset,
+    templates: Prompts | None,
+    names: tuple[str, ...],
+    prompts: list[tuple[str, list[str]]],
+    scores: ClassificationScores,
+) -> dict[str, Any]:
+    classes = len(names)
+    # CLIP_benchmark's accuracy@5 of fewer classes is NaN; here it is absent, and so is its chance level.
+    chance = {f"acc{k}": k / classes for k in scores.hits} | {"mean_per_class_recall": 1 / classes}
+    return {
+        **prompt_details(dataset, templates, prompts),
         "classes": [
             {"name": name, "n": entry.n, "recall": entry.recall, "low": entry.low, "high": entry.high}
             for name, entry in zip(names, scores.per_class, strict=True)
@@ -164,7 +173,7 @@ def _duplicates(names: tuple[str, ...], scores: ClassificationScores) -> list[di
     places: dict[str, list[int]] = {}
     for place, name in enumerate(names):
         places.setdefault(name, []).append(place)
-    found = [
+    found: list[dict[str, Any]] = [
         {"name": name, "classes": shared, "images": sum(scores.per_class[place].n for place in shared)}
         for name, shared in places.items()
         if len(shared) > 1
@@ -182,7 +191,7 @@ def _duplicates(names: tuple[str, ...], scores: ClassificationScores) -> list[di
 def _confusions(names: tuple[str, ...], confusion: Tensor) -> dict[str, Any]:
     """The whole matrix where people may want to read it, and the most frequent mistakes always."""
     wrong = confusion.clone()
-    wrong.fill_diagonal_(0)
+    wrong.diagonal().zero_()
     best = wrong.flatten().topk(min(_CONFUSIONS, wrong.numel()))
     totals = confusion.sum(dim=1).tolist()
     mistakes = [
