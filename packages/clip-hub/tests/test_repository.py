@@ -182,6 +182,23 @@ def test_a_tag_brings_the_vocabulary_of_its_tokenizer(hub, bundle, monkeypatch) 
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("layout", ["bundle", "open_clip", "transformers"])
+def test_what_is_cached_loads_at_once_while_the_hub_fails(hub, bundle, layout, tmp_path, monkeypatch, caplog) -> None:
+    publish(hub, written(bundle, layout, tmp_path / "out"))
+    clip_hub.load(REPO, cache_dir=hub.cache)
+    pauses: list[float] = []
+    monkeypatch.setattr("clip_hub.retrying.sleep", pauses.append)
+    hub.requests.clear()
+    hub.fail("503")
+    loaded = clip_hub.load(REPO, cache_dir=hub.cache)
+    assert torch.equal(loaded.model.text_projection, bundle.model.text_projection)
+    assert (len(hub.requests), pauses) == (1, [])
+    assert caplog.text.count("using the cache") == 1
+    with pytest.raises(DownloadError, match="503 .it has trouble., 5 times"):  # what is not cached is waited for
+        clip_hub.load(REPO, revision="other", cache_dir=hub.cache)
+    assert pauses == [1, 2, 4, 8]
+
+
 def test_names_of_repositories_have_one_form() -> None:
     assert RepositoryName.of("timm/vit.openai") == RepositoryName("timm/vit.openai", "main")
     assert RepositoryName.of("hf-hub:a/b@refs/pr/1") == RepositoryName("a/b", "refs/pr/1")

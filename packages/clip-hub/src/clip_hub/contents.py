@@ -16,7 +16,7 @@ from clip_hub.__about__ import __version__
 from clip_hub.cache import RepositoryCache, RepositoryType, is_commit
 from clip_hub.download import DownloadError
 from clip_hub.retrying import Broken, retrying
-from clip_hub.transfer import CannotFetch, Token, explained, is_offline
+from clip_hub.transfer import SHORT, CannotFetch, Token, explained, is_offline
 
 __all__ = ["RepositoryContents", "RepositoryFile", "repository_files"]
 
@@ -99,7 +99,7 @@ def _newest(cache: RepositoryCache, revision: str, token: Token) -> tuple[str, _
             raise Broken("HF_HUB_OFFLINE forbids the network")
 
         def once() -> str:
-            return _ask_commit(cache, revision, token)
+            return _ask_commit(cache, revision, token, short=held is not None)
 
         commit = once() if held is not None else retrying(once, what)
         rows = _kept(cache, commit)
@@ -116,12 +116,13 @@ def _newest(cache: RepositoryCache, revision: str, token: Token) -> tuple[str, _
     return commit, rows
 
 
-def _ask_commit(cache: RepositoryCache, revision: str, token: Token) -> str:
+def _ask_commit(cache: RepositoryCache, revision: str, token: Token, *, short: bool) -> str:
     from huggingface_hub import HfApi, constants
 
+    timeout = min(SHORT, constants.HF_HUB_ETAG_TIMEOUT) if short else constants.HF_HUB_ETAG_TIMEOUT
     try:
         found = HfApi(token=token, library_name="clip-hub", library_version=__version__).repo_info(
-            cache.repo, repo_type=cache.type, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
+            cache.repo, repo_type=cache.type, revision=revision, timeout=timeout
         )
     except Exception as error:
         raise explained(error) from error

@@ -17,7 +17,18 @@ from clip_core.errors import ClipError
 from clip_hub.cache import RepositoryCache, RepositoryType, is_commit, is_hash
 from clip_hub.partial import partial
 from clip_hub.retrying import Broken, retrying
-from clip_hub.transfer import CannotFetch, Missing, Promise, Token, ask, fetch_by_xet, is_full_disk, is_offline, receive
+from clip_hub.transfer import (
+    SHORT,
+    CannotFetch,
+    Missing,
+    Promise,
+    Token,
+    ask,
+    fetch_by_xet,
+    is_full_disk,
+    is_offline,
+    receive,
+)
 
 __all__ = ["DownloadError", "NotInRepository", "fetch"]
 
@@ -29,7 +40,11 @@ class DownloadError(ClipError):
 
 
 class NotInRepository(DownloadError):
-    """The repository is there and has no file of that name."""
+    """The repository is there and has no file of that name, at `commit` ("" where the Hub did not say which)."""
+
+    def __init__(self, message: str, commit: str = "") -> None:
+        super().__init__(message)
+        self.commit = commit
 
 
 def fetch(
@@ -44,7 +59,8 @@ def fetch(
 ) -> Path:
     """The local path of the first of `files` that `repo` has, downloaded unless the cache holds it, and verified.
 
-    `HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_HOME` and `HF_TOKEN` are honoured as huggingface_hub reads them.
+    Where the cache has the answer, a Hub that is out of reach is asked once and not waited for. `HF_HUB_OFFLINE`,
+    `HF_ENDPOINT`, `HF_HOME` and `HF_TOKEN` are honoured as huggingface_hub reads them.
 
     Args:
         repo: "org/name".
@@ -59,21 +75,26 @@ def fetch(
         NotInRepository: it has none of them.
         DownloadError: not found, no access, no network, a full disk, or bytes that differ from what the Hub promised.
     """
+    at = revision
     for name in files:
         head = _head(repo, name, revision, repo_type)
         try:
             cache = RepositoryCache.of(repo, cache_dir, repo_type)
-            return _File(cache, name, revision, token, recheck).path()
-        except Missing:
+            return _File(cache, name, at, token, recheck, patient=not _is_answered(cache, files, at)).path()
+        except Missing as error:
+            at = error.commit or at  # so that the names are those of one commit, and what is known is not asked again
             continue
         except Broken as error:
-            if cache.known_missing(name, revision):
+            if cache.known_missing(name, at):
+                if not is_offline():
+                    _log.warning("%s of %s: %s; using the cache", name, repo, error)
+                at = cache.commit(at)
                 continue
             # The Hub is out of reach; another of the names that is here is better than nothing.
-            other = next((other for other in files if other != name and cache.find(other, revision)), None)
+            other = next((other for other in files if other != name and cache.find(other, at)), None)
             if other is None:
                 raise DownloadError(f"{head}: {_out_of_reach(error)}.") from error
-            commit = cache.commit(revision)
+            commit = cache.commit(at)
             return fetch(
                 repo, [other], revision=commit, repo_type=repo_type, cache_dir=cache_dir, token=token, recheck=recheck
             )
@@ -88,15 +109,26 @@ def fetch(
             raise DownloadError(f"{head}: {cause}.") from error
         except ValueError as error:  # a name that no repository, file or revision can have
             raise DownloadError(f"{head}: {error}") from error
-    raise NotInRepository(f"{repo} at {revision} has none of {', '.join(files)}. Look at what the repository holds.")
+    raise NotInRepository(
+        f"{repo} at {revision} has none of {', '.join(files)}. Look at what the repository holds.",
+        at if is_commit(at) else "",
+    )
+
+
+def _is_answered(cache: RepositoryCache, files: Sequence[str], revision: str) -> bool:
+    """Whether the cache can say what the first of `files` is without the Hub."""
+    held = any(cache.find(name, revision) for name in files)
+    return held or all(cache.known_missing(name, revision) for name in files)
 
 
 class _File:
     """One file at one revision, and how it comes into the cache."""
 
-    def __init__(self, cache: RepositoryCache, name: str, revision: str, token: Token, recheck: bool) -> None:
+    def __init__(
+        self, cache: RepositoryCache, name: str, revision: str, token: Token, recheck: bool, *, patient: bool
+    ) -> None:
         self._cache, self._name, self._revision, self._token = cache, name, revision, token
-        self._recheck = recheck
+        self._recheck, self._patient = recheck, patient
         self._repo = cache.repo
 
     def path(self) -> Path:
@@ -113,7 +145,7 @@ class _File:
             if held is None and self._cache.known_missing(self._name, self._revision):
                 raise Missing(self._revision)
         try:
-            promise = self._ask(again=held is None)
+            promise = self._ask()
         except Broken as error:
             if held is None:
                 raise
@@ -126,13 +158,13 @@ class _File:
         self._cache.remember(self._revision, promise.commit)
         return path
 
-    def _ask(self, *, again: bool) -> Promise:
-        """What the Hub promises; asked several times if `again`, as there is nothing else to go by."""
+    def _ask(self) -> Promise:
+        """What the Hub promises; asked once and shortly where the cache has something to go by."""
         if is_offline():
             raise Broken("HF_HUB_OFFLINE forbids the network")
         try:
-            if not again:
-                return self._promise()
+            if not self._patient:
+                return self._promise(timeout=SHORT)
             return retrying(self._promise, f"{self._name} of {self._repo}")
         except Missing as error:
             if error.commit:
@@ -140,8 +172,8 @@ class _File:
                 self._cache.remember(self._revision, error.commit)
             raise
 
-    def _promise(self, revision: str = "") -> Promise:
-        return ask(self._repo, self._name, revision or self._revision, self._token, self._cache.type)
+    def _promise(self, revision: str = "", timeout: float | None = None) -> Promise:
+        return ask(self._repo, self._name, revision or self._revision, self._token, self._cache.type, timeout)
 
     def _obtained(self, promise: Promise) -> Path:
         cache = self._cache

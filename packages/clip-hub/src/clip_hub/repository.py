@@ -153,7 +153,8 @@ class _Repository:
         """The first of `names` that the repository has, or None."""
         try:
             return self.need(*names)
-        except NotInRepository:
+        except NotInRepository as error:
+            self._revision = error.commit or self._revision
             return None
 
     def tokenizer(self) -> Path | None:

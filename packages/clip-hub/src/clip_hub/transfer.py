@@ -18,6 +18,7 @@ from clip_hub.__about__ import __version__
 from clip_hub.retrying import RETRIED, Broken, retry_after
 
 __all__ = [
+    "SHORT",
     "CannotFetch",
     "Missing",
     "Promise",
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 Token = str | bool | None
+SHORT = 3.0
+"""Seconds that the Hub gets to answer where the cache has an answer, too."""
 
 
 class CannotFetch(Exception):
@@ -57,8 +60,10 @@ class Promise:
     """Whether the client fetches it in its own way, by chunks that it verifies."""
 
 
-def ask(repo: str, name: str, revision: str, token: Token, repo_type: str = "model") -> Promise:
-    """What the Hub promises about a file now.
+def ask(
+    repo: str, name: str, revision: str, token: Token, repo_type: str = "model", timeout: float | None = None
+) -> Promise:
+    """What the Hub promises about a file now; `timeout` is in seconds, default and longest `HF_HUB_ETAG_TIMEOUT`.
 
     Raises:
         Missing: there is no such file.
@@ -69,7 +74,14 @@ def ask(repo: str, name: str, revision: str, token: Token, repo_type: str = "mod
 
     try:
         address = hf_hub_url(repo, name, revision=revision, repo_type=repo_type)
-        found = get_hf_file_metadata(address, token=token, library_name="clip-hub", library_version=__version__)
+        longest = constants.HF_HUB_ETAG_TIMEOUT
+        found = get_hf_file_metadata(
+            address,
+            token=token,
+            timeout=longest if timeout is None else min(timeout, longest),
+            library_name="clip-hub",
+            library_version=__version__,
+        )
     except Exception as error:
         raise explained(error) from error
     if found.commit_hash is None or found.etag is None:
