@@ -102,3 +102,25 @@ def make_retrieval(tmp_path: Path) -> MakeDataset:
         return folder
 
     return make
+
+
+@pytest.fixture
+def wds_files() -> Callable[..., dict[str, bytes]]:
+    """`wds_files(shards=3, split="test")`: a classification set of two pictures in each shard, as names and bytes."""
+
+    def made(shards: int = 3, split: str = "test") -> dict[str, bytes]:
+        found = {
+            "classnames.txt": b"cat\n\nowl\n",
+            "zeroshot_classification_templates.txt": b"a {c}\n",
+            f"{split}/nshards.txt": f"{shards}\n".encode(),
+        }
+        for shard in range(shards):
+            buffer = io.BytesIO()
+            with webdataset.TarWriter(buffer, encoder=False, mtime=0) as writer:
+                for number in (2 * shard, 2 * shard + 1):
+                    label = str(number % 3).encode()
+                    writer.write({"__key__": f"s{number:07d}", "png": make_png(number), "cls": label})
+            found[f"{split}/{shard}.tar"] = buffer.getvalue()
+        return found
+
+    return made

@@ -210,6 +210,7 @@ def test_association(make: Make) -> None:
     data = open_dataset(folder)
     assert data.associations == (Association("pipe", (0, 2), (2,)), Association("wolf", (1, 0), (1,)))
     assert len(data.samples) == 3
+    check_size(data, 2)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +256,13 @@ def test_the_size_is_checked(make: Make) -> None:
         check_size(data, 50_000)
     with pytest.raises(DataError, match="set has 3 class names here and 1000 where"):
         check_size(data, 2, classes=1000)
+
+
+def test_the_size_of_a_choice_is_its_examples(make: Make) -> None:
+    data = open_dataset(make([choice("a\nb", right=place, example="7") for place in (0, 1)], kind="caption_choice"))
+    check_size(data, 1)
+    with pytest.raises(DataError, match="set has 1 samples here and 2 where"):
+        check_size(data, 2)
 
 
 def test_the_name_of_a_repository(make: Make, tmp_path: Path) -> None:

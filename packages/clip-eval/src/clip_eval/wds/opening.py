@@ -142,11 +142,17 @@ def open_dataset(
 
 
 def check_size(dataset: WdsDataset, expected: int, *, classes: int | None = None) -> None:
-    """Raises `DataError` when `dataset` has not as many samples, or classes, as are expected of it."""
-    if len(dataset.samples) != expected:
+    """Raises `DataError` when `dataset` has not as many samples, or classes, as are expected of it.
+
+    Counted is what one asks of it: examples of caption choice (Winoground has two images in each), riddles of
+    association, and images of everything else.
+    """
+    counts = {"caption_choice": len(set(dataset.examples)), "association": len(dataset.associations)}
+    found = counts.get(dataset.kind, len(dataset.samples))
+    if found != expected:
         raise DataError(
-            f"{dataset.folder / dataset.split}: {dataset.name} has {len(dataset.samples)} samples here and {expected} "
-            "where its scores were published. Fetch it again, or check that it is this split of this data set."
+            f"{dataset.folder / dataset.split}: {dataset.name} has {found} samples here and {expected} where its scores "
+            "were published. Fetch it again, or check that it is this split of this data set."
         )
     if classes is not None and len(dataset.classnames) != classes:
         raise DataError(
