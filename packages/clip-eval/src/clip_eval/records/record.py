@@ -129,7 +129,7 @@ class Record:
         for name, tensors in self.result.artefacts.items():
             companions[f"{name}.safetensors"] = base / f"{self.name}.{name}.safetensors"
             write_tensors(companions[f"{name}.safetensors"], tensors)
-        save_gallery(base / f"{self.name}.images", self.dataset, self.result.samples)
+        save_gallery(base / f"{self.name}.images", self.dataset, self.result.samples, self.result.details)
         data = {**self.to_json(), "files": {name: sha256_of(place) for name, place in companions.items()}}
         partial = base / f"{self.name}.partial"
         text = json.dumps(data, indent=2, allow_nan=False)

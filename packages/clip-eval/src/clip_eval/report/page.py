@@ -19,6 +19,7 @@ from clip_eval.report.numbers import INTERVALS, amount, percent
 from clip_eval.report.pictures import galleries, searches
 from clip_eval.report.provenance import provenance
 from clip_eval.report.results import Board, Result, boards, damaged, read_results
+from clip_eval.report.robustness import shifts
 from clip_eval.report.summary import averages, flags, headlines, score_rows, summary_rows
 from clip_eval.report.training import training_facts
 from clip_eval.training_log import read_training
@@ -88,6 +89,7 @@ def render_report(
         flags=flags,
         summary=summary_rows(tables, models),
         averages=averages(tables, models),
+        shifts=shifts(tables),
         scores={board.anchor: score_rows(board) for board in tables},
         looks={board.anchor: [_look(result, most) for result in board.results] for board in tables},
         intervals=_intervals(found),

@@ -14,6 +14,7 @@ from clip_eval.features import ImageFeatures
 from clip_eval.languages import captions_in
 from clip_eval.metrics import RetrievalScores, score_retrieval
 from clip_eval.metrics.retrieval import check_ks
+from clip_eval.searches import example_searches
 from clip_eval.tasks.result import Answer, Outcomes, SampleResult, TaskResult
 from clip_eval.wds import WdsDataset
 
@@ -54,7 +55,15 @@ def evaluate_retrieval(
     owners = torch.tensor([row for row, index in enumerate(kept) for _ in captions[index]])
     features = encoder.texts(texts)
     encoded = time.perf_counter()
-    scores = score_retrieval(images.features, features, owners, ks=ks, allow_no_caption=language is not None)
+    scores = score_retrieval(
+        images.features,
+        features,
+        owners,
+        ks=ks,
+        allow_no_caption=language is not None,
+        share=(encoder.ranks.rank, encoder.ranks.size),
+        combine=lambda part: torch.stack(encoder.ranks.gather(part[None])).sum(dim=0)[0],
+    )
     if scores.whole_gallery:
         _log.warning("%s: 1 whatever the model does: %s", dataset.name, ", ".join(scores.whole_gallery))
     details = {
@@ -65,6 +74,7 @@ def evaluate_retrieval(
         "captions_truncated": encoder.count_truncated(texts),
         "ks": list(check_ks(ks)),
         "whole_gallery": list(scores.whole_gallery),
+        "searches": example_searches(images.features, features, owners, texts, kept),
     }
     if language is not None:
         details |= {"language": language, "images_without_caption": sum(not captions[index] for index in kept)}
