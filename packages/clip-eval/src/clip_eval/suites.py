@@ -20,7 +20,7 @@ class Suite:
     name: str
     title: str
     datasets: tuple[str, ...]
-    """Names in the catalogue; of `quick`, folders that `clip-eval build quick` writes."""
+    """Names in the catalogue; of `quick` they are the folders that `clip-eval build quick` writes, too."""
     aggregates: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     """Name of an average -> the data sets whose main metrics it is the plain mean of; all must be there."""
     built: bool = False
@@ -73,15 +73,7 @@ _NOT_IN_DATACOMP = ("vtab/diabetic_retinopathy", "vtab/dmlab")
 _DATACOMP_VTAB = tuple(
     name for name in _VTAB if name not in _NOT_IN_DATACOMP and not name.startswith(("vtab/dsprites", "vtab/smallnorb"))
 )
-QUICK = (
-    "digits",
-    "digit_scenes",
-    "digit_pages",
-    "digit_papers",
-    "digit_swaps",
-    "digit_riddles",
-    "photo_parts",
-)
+QUICK = tuple(entry.name for entry in entries() if entry.build)
 """Folders that need no network, one or more for every task."""
 
 _DECLARED = (

@@ -109,5 +109,5 @@ class Entry:
 
     @property
     def address(self) -> str | None:
-        """Where to fetch it in the `wds` layout: the Hub data set, or else DataComp's copy; None: it has to be built."""
+        """Where to fetch it in the `wds` layout: the Hub data set, or else DataComp's copy; None: it is built."""
         return self.hub or (self.mirror if self.mirror_is_wds else None)

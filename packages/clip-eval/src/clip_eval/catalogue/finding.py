@@ -6,7 +6,7 @@ import difflib
 from functools import cache
 
 from clip_core.errors import ConfigError
-from clip_eval.catalogue import compositional, groups, imagenet, multilingual, natural, retrieval, vtab
+from clip_eval.catalogue import compositional, groups, imagenet, multilingual, natural, quick, retrieval, vtab
 from clip_eval.catalogue.entry import Entry
 
 __all__ = ["entries", "find", "lookup", "names"]
@@ -19,6 +19,7 @@ _ENTRIES: tuple[Entry, ...] = (
     *retrieval.ENTRIES,
     *multilingual.ENTRIES,
     *compositional.ENTRIES,
+    *quick.ENTRIES,
 )
 
 # CLIP_benchmark's names without vtab/ of sets that are not those of VTAB: all images, no test split.

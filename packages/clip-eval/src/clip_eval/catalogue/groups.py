@@ -71,8 +71,8 @@ ENTRIES: tuple[Entry, ...] = (
         ),
         notes=(
             "The worst region leaves out Other, as WILDS does. DataComp means to, but its evaluator looks for that "
-            "word in a label that holds only the number, so there Other's few images decide: 31 of the 121 published scores "
-            "are exactly 0. The published number is acc_worst_region_all here.",
+            "word in a label that holds only the number, so there Other's few images decide: 31 of the 121 published "
+            "scores are exactly 0. The published number is acc_worst_region_all here.",
             "The chance level is that of the accuracy over all regions.",
         ),
     ),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CANVAS",
     "CLASSNAMES",
+    "RELATIONS",
     "RIM",
     "TEMPLATES",
     "Drawing",
@@ -26,6 +27,7 @@ __all__ = [
     "render",
     "held_out_scenes",
     "training_drawings",
+    "with_article",
 ]
 
 CANVAS = 32
@@ -39,7 +41,7 @@ TEMPLATES = (
     "a picture of a single {c}",
     "a bright {c} on a dark background",
 )
-_RELATIONS = ("to the left of", "above")
+RELATIONS = ("to the left of", "above")
 _CONVERSE = {"to the left of": "to the right of", "above": "below"}
 RIM = 2
 """Pixels of background around each scan, so that a stroke at its edge fades out instead of ending in a hard line."""
@@ -112,7 +114,7 @@ def training_drawings(
     for _ in range(count):
         first, second = (int(digit) for digit in random.randint(10, size=2))
         if random.random_sample() < scene_share:
-            relation = _RELATIONS[random.randint(2)]
+            relation = RELATIONS[random.randint(2)]
             scans = [int(by_digit[digit][random.randint(len(by_digit[digit]))]) for digit in (first, second)]
             caption = _scene_caption(first, second, relation, random.random_sample() < converse_share)
             drawings.append(_scene(random, style, caption, scans[0], scans[1], relation))
@@ -149,10 +151,11 @@ def _scene(
 def _scene_caption(first: int, second: int, relation: str, converse: bool = False) -> str:
     if converse:
         first, second, relation = second, first, _CONVERSE[relation]
-    return f"{_with_article(first)} {relation} {_with_article(second)}"
+    return f"{with_article(first)} {relation} {with_article(second)}"
 
 
-def _with_article(digit: int) -> str:
+def with_article(digit: int) -> str:
+    """The digit's name as captions have it, `a three`, `an eight`."""
     name = CLASSNAMES[digit]
     return f"an {name}" if name == "eight" else f"a {name}"
 
@@ -170,7 +173,7 @@ def held_out_scenes(labels: NDArray[np.int64], test: NDArray[np.int64]) -> list[
 
     return [
         _scene(random, style, _scene_caption(first, second, relation), take(first), take(second), relation)
-        for relation in _RELATIONS
+        for relation in RELATIONS
         for first in range(10)
         for second in range(10)
     ]
