@@ -1,5 +1,6 @@
 """Evaluation records: what one model scored on one task, written as strict JSON with its companions, and read back;
-and what other tools wrote, in the same form."""
+and what other tools wrote, in the same form.
+"""
 
 from __future__ import annotations
 

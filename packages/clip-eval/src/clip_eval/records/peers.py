@@ -17,6 +17,7 @@ from typing import Any
 
 from clip_core.errors import DataError
 from clip_eval.catalogue import Entry, lookup
+from clip_eval.published import published_metric
 from clip_eval.records.reading import parse_json
 from clip_eval.records.rows import Row, Score, Source, score_of
 
@@ -123,9 +124,9 @@ def read_open_clip_scores(path: Path, text: str) -> list[Row]:
             entry = lookup(column)
             if entry is None or column in ("name", "pretrained"):
                 continue
-            score = _score(value, entry.main_metric, entry, place)
-            if score is not None:
-                rows.append(_row(path, column, entry, cells["name"], cells["pretrained"], {entry.main_metric: score}))
+            metric = published_metric(entry.name)
+            if (score := _score(value, metric, entry, place)) is not None:
+                rows.append(_row(path, column, entry, cells["name"], cells["pretrained"], {metric: score}))
     return rows
 
 

@@ -114,11 +114,12 @@ def row_of(record: SavedRecord) -> Row:
 
 
 def split_model(name: str) -> tuple[str, str]:
-    """("ViT-B-32", "openai") of "ViT-B-32:openai"; an address such as "hf-hub:org/name" is one part."""
-    model, colon, tag = name.partition(":")
-    if not colon or "/" in tag or "\\" in tag:
-        return name, ""
-    return model, tag
+    """("ViT-B-32", "openai") of "ViT-B-32:openai" or "ViT-B-32,openai"; folders and addresses are one part."""
+    for separator in ":,":
+        model, found, tag = name.partition(separator)
+        if found and model and tag and "/" not in name and "\\" not in name:
+            return model, tag
+    return name, ""
 
 
 def score_of(value: float, name: str, entry: Entry | None) -> Score:
