@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections import Counter
 from math import comb
 from pathlib import Path
@@ -14,7 +15,7 @@ from clip_core.errors import DataError
 from clip_eval.catalogue import find
 from clip_eval.datasets.digit_drawings import CANVAS, CLASSNAMES, held_out_scenes
 from clip_eval.datasets.digits import digit_split, load_scans
-from clip_eval.datasets.quick import QUICK_SETS, build_quick
+from clip_eval.datasets.quick import QUICK_SETS, build_quick, cached_quick
 from clip_eval.datasets.quick_drawings import PAPERS, SIZES, pages, papers, riddles, scene_captions, swaps
 from clip_eval.suites import suite
 from clip_eval.wds import open_dataset
@@ -144,3 +145,31 @@ def test_riddles_and_what_guessing_scores(split: tuple[np.ndarray, np.ndarray]) 
 def test_what_guessing_scores_on_pages(split: tuple[np.ndarray, np.ndarray]) -> None:
     shares = [len(page.present) / 10 for page in pages(*split)]
     assert find("digit_pages").chance == pytest.approx(np.mean(shares))
+
+
+def test_the_cache_is_written_once_and_whole(quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from clip_eval.datasets import quick as module
+
+    written = []
+
+    def copy(folder: Path) -> Path:
+        written.append(folder)
+        return Path(shutil.copytree(quick, folder))
+
+    monkeypatch.setattr(module, "build_quick", copy)
+    assert open_dataset(cached_quick("digit_pages", cache_dir=tmp_path / "cache")).kind == "multilabel"
+    assert cached_quick("digits", cache_dir=tmp_path / "cache") == tmp_path / "cache" / "quick-1" / "digits"
+    assert len(written) == 1
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["quick-1"]
+
+    def second(folder: Path) -> Path:
+        # Another process is done first.
+        shutil.copytree(quick, tmp_path / "other" / "quick-1")
+        return copy(folder)
+
+    monkeypatch.setattr(module, "build_quick", second)
+    assert open_dataset(cached_quick("digit_swaps", cache_dir=tmp_path / "other")).kind == "caption_choice"
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["quick-1"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        cached_quick("digits", cache_dir=tmp_path / "file")

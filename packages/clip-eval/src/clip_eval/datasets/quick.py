@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import tempfile
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clip_core.errors import DataError
 from clip_eval.datasets.digit_drawings import (
     CANVAS,
     CLASSNAMES,
@@ -35,10 +37,12 @@ if TYPE_CHECKING:
     _Scans = NDArray[np.uint8]
     _Labels = NDArray[np.int64]
 
-__all__ = ["QUICK_SETS", "build_quick"]
+__all__ = ["QUICK_SETS", "build_quick", "cached_quick"]
 
 _log = logging.getLogger(__name__)
 
+_CACHED = "quick-1"
+"""Folder in the cache; another number when the sets change."""
 _PAGE_TEMPLATES = ("a page with the digit {c}", "a handwritten {c} among other digits", "digits, one of them a {c}")
 
 
@@ -54,6 +58,37 @@ def build_quick(folder: str | PathLike[str]) -> Path:
             write(base / name, scans, labels)
     _log.info("wrote %d data sets to %s", len(QUICK_SETS), folder)
     return Path(folder)
+
+
+def cached_quick(name: str, *, cache_dir: str | PathLike[str] | None = None) -> Path:
+    """The folder of one of `QUICK_SETS` on this machine; the first call, of whichever process, writes them all.
+
+    cache_dir: default "clip-eval" in huggingface_hub's `HF_HOME`, where fetched data sets are too. Raises `DataError`
+    when it cannot be written.
+    """
+    if cache_dir is None:
+        from huggingface_hub.constants import HF_HOME
+
+        cache_dir = Path(HF_HOME) / "clip-eval"
+    target = Path(cache_dir) / _CACHED
+    if not target.is_dir():
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{_CACHED}-") as place:
+                made = build_quick(Path(place) / "sets")
+                _move(made, target)
+        except OSError as error:
+            raise DataError(f"{target}: the data sets cannot be written ({error.strerror or error}).") from error
+    return target / name
+
+
+def _move(made: Path, target: Path) -> None:
+    try:
+        made.rename(target)
+    except OSError:
+        # Two processes may have written the same bytes; those of the first one stay.
+        if not target.is_dir():
+            raise
 
 
 def _write_captions(folder: Path, scans: _Scans, labels: _Labels) -> None:
