@@ -57,7 +57,7 @@ def _docstring_and_exports(tree: Tree, path: Path) -> Iterator[Finding]:
 
 
 def _prints(tree: Tree, path: Path) -> Iterator[Finding]:
-    if path.name in _PRINTERS or path.name.endswith("_commands.py") or "cli" in path.parts:
+    if path.name in _PRINTERS or path.name.endswith("_commands.py") or {"cli", "commands"} & set(path.parts):
         return
     for node in ast.walk(tree.parsed(path)):
         match node:
