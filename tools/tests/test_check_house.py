@@ -127,6 +127,8 @@ def test_a_missing_file(root: Path, name: str) -> None:
 def test_what_the_rules_allow(root: Path) -> None:
     write(root, SOURCE / "command.py", MODULE + "print(1)\n")  # a command line prints
     write(root, SOURCE / "lending_commands.py", MODULE + "print(1)\n")  # so does a part of one
+    write(root, SOURCE / "commands/lend.py", MODULE + "print(1)\n")
+    write(root, CORE / "tests/test_commands.py", "import clip_core\n")
     write(root, CORE / "tests/test_lending_commands.py", "import clip_core\n")
     write(root, CORE / "tests/test_command.py", "import clip_core\n")
     write(root, SOURCE / "towers/vit.py", MODULE)  # a test of its folder mirrors it
