@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ from clip_core.errors import CheckpointMismatch, ConfigError
 from clip_core.presets.parts import model as whole_model
 from clip_core.presets.parts import text_tower
 from clip_core.weights import read_weights
-from clip_hub.soup import extract_ema, interpolate, soup
+from clip_hub.soup import _integers, extract_ema, interpolate, soup
+from clip_hub.tensor_file import Entry
 from fine_tunes import fine_tunes
 
 
@@ -104,7 +106,7 @@ def test_the_record_says_what_went_in(runs: list[Path], tmp_path: Path) -> None:
     record = json.loads((soup(runs[:2], tmp_path / "soup", weights=[1, 3]) / "soup.json").read_text())
     assert record["kind"] == "soup"
     assert [entry["weight"] for entry in record["checkpoints"]] == [0.25, 0.75]
-    assert [entry["name"] for entry in record["checkpoints"]] == [str(run) for run in runs[:2]]
+    assert [entry["name"] for entry in record["checkpoints"]] == [f".../{run.name}" for run in runs[:2]]
     for run, entry in zip(runs, record["checkpoints"], strict=False):
         digest = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
         assert entry["sha256"] == {"model.safetensors": digest}
@@ -130,17 +132,32 @@ def test_models_that_differ_are_refused_by_the_fields_that_do(runs: list[Path], 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["active", "seen"]
 
 
-def test_integers_must_be_equal(tmp_path: Path) -> None:
+def test_of_counts_the_largest_is_taken_and_said(tmp_path: Path, caplog) -> None:
     image = ResNetConfig(image_size=64, layers=(1, 1, 1, 1), width=8, heads=4)
     torch.manual_seed(0)
     config = whole_model(32, image, text_tower(64, 1, 1, context_length=8))
     folders = [clip_core.save(Bundle.of(build(config)), tmp_path / name) for name in "ab"]
     found = tensors(soup(folders, tmp_path / "soup"))
     assert found["visual.bn1.num_batches_tracked"].dtype == torch.int64
-    steps = {"visual.bn1.num_batches_tracked": torch.tensor(7)}
-    with pytest.raises(CheckpointMismatch, match="visual.bn1.num_batches_tracked holds integers.*differs between"):
-        soup([folders[0], changed(folders[1], tmp_path / "c", **steps)], tmp_path / "other")
-    assert not (tmp_path / "other").exists()
+    assert "largest_taken_of" not in json.loads((tmp_path / "soup" / "soup.json").read_text())
+    name = "visual.bn1.num_batches_tracked"
+    changes = {name: torch.tensor(7), "visual.bn1.running_var": torch.full_like(found["visual.bn1.running_var"], 3.0)}
+    other = soup([changed(folders[1], tmp_path / "c", **changes), folders[0]], tmp_path / "other")
+    assert int(tensors(other)[name]) == 7
+    assert torch.equal(tensors(other)["visual.bn1.running_var"], torch.full_like(found["visual.bn1.running_var"], 2.0))
+    assert json.loads((other / "soup.json").read_text())["largest_taken_of"] == [name]
+    assert f"the largest is taken of 1 counts that differ: {name}" in caplog.text
+
+
+def test_other_integers_must_be_equal() -> None:
+    entry = Entry("table", torch.int64, (2,))
+    parts = [torch.tensor([1, 2]), torch.tensor([1, 3])]
+    sources = [SimpleNamespace(name=name) for name in "ab"]
+    assert torch.equal(_integers(parts[:1] * 2, entry, sources), parts[0])
+    with pytest.raises(
+        CheckpointMismatch, match="table holds integers, which have no average, and differs between a and"
+    ):
+        _integers(parts, entry, sources)
 
 
 def test_what_is_not_finite_is_named_and_nothing_is_left(runs: list[Path], tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from clip_core.building import Precision
 from clip_core.errors import ClipError, ConfigError
+from clip_hub.scrubbing import scrubbed_command, scrubbed_names
 from clip_hub.soup import average, check_same
 from clip_hub.sources import Source, open_source
 
@@ -145,11 +146,12 @@ def greedy_soup(
             steps.append((source.name, value, stays))
             if stays:
                 kept, best = [*kept, source], value
+    called = scrubbed_names([source.name for source in kept] + [source.name for source in sources])
     record = {
         "score": best,
-        "command": evaluation if isinstance(evaluation, str) else None,
-        "scores": alone,
-        "steps": [{"name": name, "score": value, "kept": stays} for name, value, stays in steps],
+        "command": scrubbed_command(evaluation) if isinstance(evaluation, str) else None,
+        "scores": {called[name]: value for name, value in alone.items()},
+        "steps": [{"name": called[name], "score": value, "kept": stays} for name, value, stays in steps],
     }
     written = average(
         kept,

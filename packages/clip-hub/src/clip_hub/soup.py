@@ -9,6 +9,7 @@ leaves out: choosing what goes in by a score, which is in `greedy`.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -31,14 +32,19 @@ from clip_core.tokenizer import TOKENIZER_FILES
 from clip_core.weights import read_weights
 from clip_hub.__about__ import __version__
 from clip_hub.hashes import sha256_of
+from clip_hub.scrubbing import scrubbed_names
 from clip_hub.sources import Source, open_source
 from clip_hub.tensor_file import PIECE, Entry, write_tensors
 
 __all__ = ["RECORD_FILE", "average", "check_same", "extract_ema", "interpolate", "soup"]
 
 RECORD_FILE = "soup.json"
-"""What a bundle that was made here says of how: the kind, and each checkpoint's name, weight and sha256."""
+"""What a bundle that was made here says of how: the kind, and each checkpoint's name, weight and sha256.
 
+Of a name that is a path only the last part stands there: the file may be published.
+"""
+
+_log = logging.getLogger(__name__)
 _KEPT = ("logit_scale", "logit_bias")  # float32 in every bundle
 _Name = str | os.PathLike[str]
 _Kind = Literal["soup", "greedy soup", "interpolation", "moving average"]
@@ -58,7 +64,8 @@ def soup(
     """Write the average of the checkpoints `names` as a bundle.
 
     The scale of the logits is averaged as it is stored, in log space; so is its bias. Sums are in float32, in the order
-    of `names`, and divided once.
+    of `names`, and divided once. Of a count, such as that of the batches that a batch normalisation has seen, the
+    largest is taken, and a warning says so; a normalisation's mean and variance are averaged as they are stored.
 
     Args:
         names: two or more of what `sources.open_source` takes, all of one architecture and preprocessing.
@@ -167,12 +174,13 @@ def average(
         with tempfile.TemporaryDirectory(dir=scratch.parent, prefix=f"{scratch.name}.") as space:
             held = [_mapped(source, first, Path(space) / f"{i}.safetensors") for i, source in enumerate(sources)]
             _write(scratch / WEIGHTS_FILE, sources, held, weights, dtype, progress)
+            counts = _counts(held)
             held.clear()
         (scratch / CONFIG_FILE).write_text(config_text(first.config), encoding="utf-8")
         for path in vocabulary:
             shutil.copyfile(path, scratch / path.name)
         if kind is not None:
-            content = _record(kind, sources, weights, dtype, record or {})
+            content = _record(kind, sources, weights, dtype, {**(record or {}), **counts})
             (scratch / RECORD_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     return write_folder(
@@ -184,6 +192,17 @@ def average(
         size=size,
         overwrite=overwrite,
     )
+
+
+def _counts(held: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
+    """Which single integers differ between the checkpoints, for the record; said aloud where there are any."""
+    first = held[0]
+    single = [key for key, value in first.items() if not value.is_floating_point() and not value.ndim]
+    found = [key for key in single if any(int(other[key]) != int(first[key]) for other in held[1:])]
+    if not found:
+        return {}
+    _log.warning("the largest is taken of %d counts that differ: %s", len(found), listed(found, 2))
+    return {"largest_taken_of": found}
 
 
 def check_same(sources: Sequence[Source]) -> None:
@@ -244,7 +263,7 @@ def _write(
             values = [tensors[entry.name].reshape(-1) for tensors in held]
             for start in range(0, values[0].numel(), PIECE):
                 parts = [value[start : start + PIECE] for value in values]
-                mean = _mean(parts, weights) if entry.dtype.is_floating_point else _equal(parts, entry, sources)
+                mean = _mean(parts, weights) if entry.dtype.is_floating_point else _integers(parts, entry, sources)
                 mean = mean.to(entry.dtype)
                 if not mean.isfinite().all():
                     raise CheckpointMismatch(_not_finite(entry, parts, sources))
@@ -266,7 +285,10 @@ def _mean(parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     return total if (whole := sum(weights)) == 1 else total / whole
 
 
-def _equal(parts: Sequence[Tensor], entry: Entry, sources: Sequence[Source]) -> Tensor:
+def _integers(parts: Sequence[Tensor], entry: Entry, sources: Sequence[Source]) -> Tensor:
+    """What integers become: a count the largest, anything else must be the same everywhere."""
+    if not entry.shape:
+        return torch.stack(list(parts)).amax(dim=0)
     for part, source in zip(parts[1:], sources[1:], strict=True):
         if not torch.equal(part, parts[0]):
             raise CheckpointMismatch(
@@ -287,6 +309,7 @@ def _record(
     kind: _Kind, sources: Sequence[Source], weights: Sequence[float], dtype: Precision | None, more: Mapping[str, Any]
 ) -> dict[str, Any]:
     whole = sum(weights)
+    names = scrubbed_names([source.name for source in sources])
     return {
         "kind": kind,
         "made_by": f"clip-hub {__version__}",
@@ -294,7 +317,7 @@ def _record(
         **more,
         "checkpoints": [
             {
-                "name": source.name,
+                "name": names[source.name],
                 "layout": source.checkpoint.layout,
                 "weight": weight / whole,
                 "sha256": {path.name: sha256_of(path) for path in source.weights_files()},

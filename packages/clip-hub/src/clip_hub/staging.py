@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -24,7 +24,7 @@ import clip_core
 from clip_core import Bundle, ConfigError
 from clip_core.building import DTYPES, Precision
 from clip_core.convert.reading import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS
-from clip_core.errors import CheckpointMismatch
+from clip_core.errors import CheckpointMismatch, DataError
 from clip_core.storage import CONFIG_FILE, WEIGHTS_FILE, config_text, open_checkpoint
 from clip_core.tokenizer import TOKENIZER_FILES, MissingTokenizer, tokenizer_files
 from clip_core.weights import read_weights
@@ -35,15 +35,19 @@ from clip_hub.card import (
     Run,
     check_card,
     draw,
+    find_epochs,
     find_model,
     find_records,
     find_run,
     has_matplotlib,
+    read_curves,
     read_rows,
     write_card,
 )
 from clip_hub.card.folder import EVALUATIONS
 from clip_hub.hashes import sha256_of
+from clip_hub.scrubbing import scrubbed_json
+from clip_hub.soup import RECORD_FILE
 
 __all__ = ["LAYOUT_FILES", "Staged", "fingerprint", "stage", "write_facts"]
 
@@ -141,11 +145,12 @@ def _contents(
     records = find_records(home, results)
     rows = read_rows(records, bundle.model.state_dict())
     for record in records:
-        files[f"evaluation/{record.name}"] = _copy(record, scratch / "evaluation" / record.name)
+        files[f"evaluation/{record.name}"] = _scrubbed_copy(record, scratch / "evaluation" / record.name)
     extras, left_out = _extras(home, run is not None, exclude)
     for name in extras:
-        files[name] = _copy(home / name, scratch / "extras" / name)
-    figures = _draw(scratch / "figures", run, rows)
+        copy = _scrubbed_copy if name == RECORD_FILE else _copy
+        files[name] = copy(home / name, scratch / "extras" / name)
+    figures = _draw(scratch / "figures", run, rows, read_curves(find_epochs(home)) if run is not None else {})
     files |= {f"figures/{figure.name}": figure for figure in figures}
     facts = CardFacts(
         repo=repo,
@@ -162,13 +167,15 @@ def _contents(
     return facts, files, left_out
 
 
-def _draw(folder: Path, run: Run | None, rows: Sequence[Row]) -> list[Path]:
+def _draw(
+    folder: Path, run: Run | None, rows: Sequence[Row], curves: Mapping[str, Sequence[tuple[int, Row]]]
+) -> list[Path]:
     if run is None and not rows:
         return []
     if not has_matplotlib():
         _log.warning("the card gets no figures: they need matplotlib, pip install 'clip-hub[card]'")
         return []
-    return draw(folder, run, rows)
+    return draw(folder, run, rows, curves)
 
 
 def _read(source: Path, model: str | None) -> tuple[Bundle, Precision]:
@@ -256,6 +263,16 @@ def _extras(home: Path, is_run: bool, exclude: Sequence[str]) -> tuple[list[str]
 def _copy(source: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
+    return target
+
+
+def _scrubbed_copy(source: Path, target: Path) -> Path:
+    """JSON without the folders of this machine."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.write_text(scrubbed_json(source.read_text(encoding="utf-8")), encoding="utf-8")
+    except ValueError as error:
+        raise DataError(f"{source} is not valid JSON: {error}.") from error
     return target
 
 

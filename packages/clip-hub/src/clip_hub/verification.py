@@ -35,6 +35,10 @@ Result = Literal["ok", "note", "finding"]
 _CLAMP = 100.0  # what CLIP's training keeps the scale below (Radford et al. 2021, 2.5)
 _LARGEST_SCALE = 1000.0
 _LARGEST_BIAS = 100.0
+_UNMEASURED = (
+    "no row of the registry states features or statistics of activations yet, which have to be measured on the real "
+    "weights, so there is nothing to compare it with"
+)
 _TOLERANCE = 1e-3
 """Of a fingerprint's components, between machines and versions of torch."""
 
@@ -217,7 +221,8 @@ def _features(source: Source) -> Iterator[Check]:
 def _compared(fingerprint: tuple[float, ...], row: Tag | None) -> Check:
     shown = " ".join(f"{value:.4f}" for value in fingerprint)
     if row is None or row.fingerprint is None:
-        return Check("fingerprint", "note", f"{shown}; the registry has none to compare it with")
+        told = f"{shown}; {_UNMEASURED}" if row is not None else f"{shown}; the registry does not know these weights"
+        return Check("fingerprint", "note", told)
     furthest = max(abs(ours - theirs) for ours, theirs in zip(fingerprint, row.fingerprint, strict=False))
     if furthest > _TOLERANCE:
         stated = " ".join(f"{value:.4f}" for value in row.fingerprint)

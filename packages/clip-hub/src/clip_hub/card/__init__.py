@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from clip_hub.card.facts import LICENCES, CardFacts, Description
 from clip_hub.card.figures import draw, has_matplotlib
-from clip_hub.card.folder import Run, find_model, find_records, find_run
+from clip_hub.card.folder import Run, find_epochs, find_model, find_records, find_run
 from clip_hub.card.metadata import check_card
 from clip_hub.card.page import write_card
-from clip_hub.card.results import Row, read_rows, weights_sha256
+from clip_hub.card.results import Row, read_curves, read_rows, weights_sha256
 
 __all__ = [
     "LICENCES",
@@ -20,10 +20,12 @@ __all__ = [
     "Run",
     "check_card",
     "draw",
+    "find_epochs",
     "find_model",
     "find_records",
     "find_run",
     "has_matplotlib",
+    "read_curves",
     "read_rows",
     "weights_sha256",
     "write_card",

@@ -1,7 +1,7 @@
 """The command line that repeats a training run, from the settings that the run wrote down.
 
-Flags are the settings' names, as clip-train makes them; what is None or False is not given. What this room leaves out:
-where the data lie on another machine.
+Flags are the settings' names, as clip-train makes them; what is None or False is not given. The folders of the machine
+are left out, since the card is published.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from typing import Any
+
+from clip_hub.scrubbing import scrubbed
 
 __all__ = ["training_command"]
 
@@ -26,9 +28,9 @@ def training_command(settings: Mapping[str, Any]) -> str:
             words = [shlex.quote(f"{key}={_literal(part)}") for key, part in value.items()]
             lines.append(" ".join([flag, *words]))
         elif isinstance(value, list | tuple):
-            lines.append(" ".join([flag, *map(str, value)]))
+            lines.append(" ".join([flag, *(shlex.quote(scrubbed(str(part))) for part in value)]))
         else:
-            lines.append(f"{flag} {shlex.quote(str(value))}")
+            lines.append(f"{flag} {shlex.quote(scrubbed(str(value)))}")
     return " \\\n    ".join(lines)
 
 

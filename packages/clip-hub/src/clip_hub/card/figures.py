@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ _INK, _LINE, _BAND = "#26323c", "#1f5fa8", "#bcd3ec"
 _POINTS = 200
 _ZERO_SHOT = ("zero_shot", "zeroshot", "zero-shot")
 _BARS = 24
+_CURVES = 8
 
 
 def has_matplotlib() -> bool:
@@ -35,8 +36,16 @@ def has_matplotlib() -> bool:
         return False
 
 
-def draw(folder: Path, run: Run | None, rows: Sequence[Row]) -> list[Path]:
+def draw(
+    folder: Path, run: Run | None, rows: Sequence[Row], curves: Mapping[str, Sequence[tuple[int, Row]]] | None = None
+) -> list[Path]:
     """Write those of loss.png, zero_shot.png and results.png into `folder` that there are numbers for.
+
+    Args:
+        folder: made where it is missing.
+        run: for the loss, and for zero-shot accuracies that its steps may have.
+        rows: results of the published weights.
+        curves: results over the run's epochs, as `results.read_curves` gives them; they go before those of steps.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -45,15 +54,18 @@ def draw(folder: Path, run: Run | None, rows: Sequence[Row]) -> list[Path]:
         raise ConfigError("The figures of a model card need matplotlib: pip install 'clip-hub[card]'.")
     folder.mkdir(parents=True, exist_ok=True)
     steps = [] if run is None else run.steps
-    curves = _zero_shot(steps)
+    epochs = {name: points for name, points in (curves or {}).items() if all(row.is_share for _, row in points)}
+    by_step = _zero_shot(steps)
     shares = [row for row in rows if row.is_share][:_BARS]
     drawn = []
     if sum(_finite(step["loss"]) for step in steps) >= 2:
         drawn.append(_save(folder / "loss.png", 3.2, lambda axes: _loss(axes, steps)))
-    if curves:
-        drawn.append(_save(folder / "zero_shot.png", 3.2, lambda axes: _curves(axes, curves)))
+    if epochs:
+        drawn.append(_save(folder / "zero_shot.png", 3.2, lambda axes: _epochs(axes, epochs)))
+    elif by_step:
+        drawn.append(_save(folder / "zero_shot.png", 3.2, lambda axes: _curves(axes, by_step)))
     if shares:
-        drawn.append(_save(folder / "results.png", 1.0 + 0.32 * len(shares), lambda axes: _bars(axes, shares)))
+        drawn.append(_save(folder / "results.png", 0.8 + 0.32 * len(shares), lambda axes: _bars(axes, shares)))
     return drawn
 
 
@@ -98,9 +110,31 @@ def _loss(axes: Axes, steps: Sequence[dict[str, Any]]) -> None:
         means.append(sum(values) / len(values) if values else math.nan)
         lows.append(min(values, default=math.nan))
         highs.append(max(values, default=math.nan))
-    axes.fill_between(xs, lows, highs, color=_BAND, linewidth=0, label="range of single steps")
-    axes.plot(xs, means, color=_LINE, linewidth=1.6, label=f"mean of {size} steps" if size > 1 else "loss")
+    if size > 1:
+        axes.fill_between(xs, lows, highs, color=_BAND, linewidth=0, label="range of single steps")
+        axes.plot(xs, means, color=_LINE, linewidth=1.6, label=f"mean of {size} steps")
+        axes.legend(frameon=False, fontsize=9)
+    else:
+        axes.plot(xs, means, color=_LINE, linewidth=1.6)
     _label(axes, "step", "contrastive loss")
+
+
+def _epochs(axes: Axes, curves: Mapping[str, Sequence[tuple[int, Row]]]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for place, (name, points) in enumerate(list(curves.items())[:_CURVES]):
+        points = sorted(points, key=lambda point: point[0])
+        xs = [epoch for epoch, _ in points]
+        color = f"C{place}"
+        lows, highs = (
+            [100 * value for value in side] for side in zip(*((r.low, r.high) for _, r in points), strict=True)
+        )
+        axes.fill_between(xs, lows, highs, color=color, alpha=0.15, linewidth=0)
+        values = [100 * row.value for _, row in points]
+        axes.plot(xs, values, color=color, marker="o", markersize=3, linewidth=1.4, label=name)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _label(axes, "epoch", "per cent, with 95 % intervals")
     axes.legend(frameon=False, fontsize=9)
 
 
@@ -121,11 +155,15 @@ def _bars(axes: Axes, rows: Sequence[Row]) -> None:
     axes.barh(places, values, color=_BAND, height=0.62)
     axes.errorbar(values, places, xerr=spans, fmt="none", ecolor=_INK, elinewidth=1, capsize=2.5)
     axes.set_yticks(list(places), [f"{row.dataset}: {row.metric_name}" for row in rows])
-    for place, value in zip(places, values, strict=True):
+    ends = [value + above for value, above in zip(values, spans[1], strict=True)]
+    # Behind the interval, where neither it nor the bar is.
+    for place, value, end in zip(places, values, ends, strict=True):
         axes.annotate(
-            f"{value:.1f}", (0, place), (4, 0), textcoords="offset points", va="center", fontsize=8.5, color=_INK
+            f"{value:.1f}", (end, place), (6, 0), textcoords="offset points", va="center", fontsize=8.5, color=_INK
         )
-    axes.set_xlim(0, 100)
+    # As far as the numbers go, with room for the last of them in words.
+    axes.set_xlim(0, 1.12 * max(*ends, 1.0))
+    axes.set_xticks([tick for tick in axes.get_xticks() if 0 <= tick <= min(100.0, 1.12 * max(*ends, 1.0))])
     _label(axes, "per cent, with 95 % intervals", "")
 
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from clip_core.convert.checkpoint import read_json
 from clip_core.errors import ConfigError, DataError
 
-__all__ = ["EVALUATIONS", "Run", "find_model", "find_records", "find_run"]
+__all__ = ["EVALUATIONS", "Run", "find_epochs", "find_model", "find_records", "find_run"]
 
 EVALUATIONS = "eval"
 """The folder inside a run or a bundle in which evaluation records are looked for."""
+_EPOCH = re.compile(r"epoch_(\d+)")
 _GROUPS = {"data", "model", "optim", "run"}
 
 
@@ -76,6 +78,21 @@ def find_records(path: str | os.PathLike[str], results: str | os.PathLike[str] |
     if results is not None and not found:
         raise DataError(f"{results} holds no evaluation record; `clip-eval run ... --output {results}` writes them.")
     return found
+
+
+def find_epochs(path: str | os.PathLike[str]) -> dict[int, list[Path]]:
+    """Epoch -> the evaluation records of the weights after it, from `eval/epoch_1/*.json`, `eval/epoch_2/*.json` ...
+
+    They are what clip-eval writes, of the run in the folder `path` while it went on; each epoch may have several.
+    """
+    folder = Path(path) / EVALUATIONS
+    found = {}
+    for place in folder.iterdir() if folder.is_dir() else ():
+        epoch = _EPOCH.fullmatch(place.name)
+        records = sorted(place.glob("*.json")) if epoch and place.is_dir() else []
+        if epoch and records:
+            found[int(epoch[1])] = records
+    return dict(sorted(found.items()))
 
 
 def _run_config(path: Path) -> dict[str, dict[str, Any]] | None:

@@ -17,12 +17,14 @@ from clip_hub.card.metadata import check_card, metadata
 from clip_hub.card.prose import DATA_WARNING, DIRECT_USE, DOWNSTREAM_USE, OUT_OF_SCOPE, USES
 from clip_hub.card.results import Row
 from clip_hub.card.snippets import TITLES, snippets
+from clip_hub.card.words import image_words, language_words, licence_words
+from clip_hub.scrubbing import scrubbed
 
 __all__ = ["write_card"]
 
 _CAPTIONS = {
-    "loss.png": "The loss over the run: the mean around each step, and the range of single steps.",
-    "zero_shot.png": "Zero-shot accuracy over the run.",
+    "loss.png": "The loss over the run.",
+    "zero_shot.png": "Results over the run.",
     "results.png": "The shares of the table above, with their 95 % intervals.",
 }
 
@@ -73,21 +75,43 @@ def _details(facts: CardFacts) -> str:
         "Features": f"{config.embed_dim} numbers for an image or a text",
         "Image tower": f"{trunk}, {_pixels(image.image_size)}{_sizes(image)}",
         "Text tower": f"{encoder}, {text.context_length} tokens{_sizes(text)}; tokenizer: {tokenizer}",
-        "Images": f"{preprocess.interpolation}, resized by '{preprocess.resize_mode}', mean {_three(preprocess.mean)}, "
-        f"standard deviation {_three(preprocess.std)}",
+        "Images": f"{image_words(preprocess)}; mean {_three(preprocess.mean)}, standard deviation "
+        f"{_three(preprocess.std)} of the channels",
         "Trained by": about.authors,
-        "Languages": ", ".join(about.languages) or "not stated",
-        "Licence": about.licence or "not stated; without one nobody has the right to use the weights",
+        "Languages": language_words(about.languages) or "not stated",
+        "Licence": licence_words(about.licence)
+        if about.licence
+        else "not stated; without one nobody has the right to use the weights",
     }
     table = _table(("", ""), [(f"**{key}**", value) for key, value in rows.items() if value])
     files = [f"- {TITLES[layout]}: `{file}`" for layout, file in facts.layouts.items()]
     files += [f"- {TITLES[layout]} cannot express this model: {why}" for layout, why in facts.missing.items()]
-    summary = about.summary or f"A {what} model{f' ({name})' if name else ''}, published with clip-hub."
+    summary = about.summary or _summary(facts, what, name)
     return "\n\n".join(["## Model Description", summary, table, "## Files", "\n".join(files)])
 
 
+def _summary(facts: CardFacts, what: str, name: str) -> str:
+    """What the model is, from what is known: its size, what it was trained on, how well it does on one set."""
+    config, run = facts.config, facts.run
+    size = f"{facts.parameters / 1e6:,.0f}" if facts.parameters >= 10_000_000 else f"{facts.parameters / 1e6:.2g}"
+    parts = [
+        f"{facts.title} is a {what} model{f' of the architecture `{name}`' if name else ''} with {size} million "
+        f"parameters. It gives an image or a text {config.embed_dim} numbers, so that those of a picture and of a text "
+        "that fits it point the same way."
+    ]
+    if run is not None and run.summary.get("samples_seen"):
+        began = "from the weights of another model" if run.settings.get("pretrained") else "from random weights"
+        of = f" of {run.summary['samples']:,}" if run.summary.get("samples") else ""
+        parts.append(f"It was trained {began} on {run.summary['samples_seen']:,} pairs{of}, repetitions counted.")
+    best = next((row for row in facts.rows if row.metric == "acc1"), None)
+    if best is not None:
+        set_name = best.about.get("title") or best.dataset
+        parts.append(f"Its zero-shot accuracy on {set_name} is {_value(best)} %.")
+    return " ".join(parts)
+
+
 def _uses(facts: CardFacts) -> str:
-    languages = ", ".join(facts.description.languages)
+    languages = language_words(facts.description.languages)
     captions = f"The captions were in {languages}." if languages else "The language of the captions is not stated."
     measured = f"**Other languages.** {captions} What the model does with another language was not measured."
     parts = [
@@ -106,14 +130,16 @@ def _training(facts: CardFacts) -> str:
     run = facts.run
     data = facts.description.training_data
     if run is not None:
-        shards = f"The run read `{run.settings.get('train_data', '')}`"
+        shards = f"The run read `{scrubbed(str(run.settings.get('train_data', '')))}`"
         count = run.summary.get("samples")
         data = "\n\n".join(part for part in (data, f"{shards}, {count:,} pairs." if count else f"{shards}.") if part)
     parts = ["## Training Data", data or "Not stated.", DATA_WARNING, "## Training Procedure"]
     if run is None:
         return "\n\n".join([*parts, "Not stated: this repository was made from finished weights."])
     parts.append(
-        "The command, with every setting that the run had:\n\n```bash\n" + training_command(run.settings) + "\n```"
+        "The command, with every setting that the run had (`...` stands for a folder of that machine):\n\n```bash\n"
+        + training_command(run.settings)
+        + "\n```"
     )
     chosen = (
         "batch_size",
@@ -132,8 +158,10 @@ def _training(facts: CardFacts) -> str:
     table += _counts(run.summary)
     parts.append(_table(("Setting", "Value"), table))
     started = run.settings.get("pretrained")
-    parts.append(f"It began with the weights `{started}`." if started else "It began with random weights.")
-    return "\n\n".join([*parts, *_pictures(facts, "loss.png")])
+    parts.append(
+        f"It began with the weights `{scrubbed(str(started))}`." if started else "It began with random weights."
+    )
+    return "\n\n".join([*parts, *_pictures(facts, "loss.png", "zero_shot.png")])
 
 
 def _counts(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -160,24 +188,34 @@ def _evaluation(facts: CardFacts) -> str:
         "\n".join(_sets(facts)),
         "## Results",
     ]
+    shares = [row for row in facts.rows if row.is_share]
+    others = [row for row in facts.rows if not row.is_share]
+    if shares:
+        parts.append(_numbers(shares, "Value, %"))
+    if others:
+        parts += ["Ranks and other numbers, which are no shares:", _numbers(others, "Value")]
+    parts.append("Where a right and a wrong answer tie, the value is the mean over the ways to break it.")
+    return "\n\n".join([*parts, *_pictures(facts, "results.png")])
+
+
+def _numbers(rows: Sequence[Row], heading: str) -> str:
     table = [
         (f"{row.dataset} ({row.split})", row.task_name, row.metric_name, _value(row), _interval(row), f"{row.count:,}")
-        for row in facts.rows
+        for row in rows
     ]
-    parts.append(_table(("Data set", "Task", "Metric", "Value", "95 % interval", "Queries"), table))
-    parts.append(
-        "Shares are in per cent. Where a right and a wrong answer tie, the value is the mean over the ways to break it."
-    )
-    return "\n\n".join([*parts, *_pictures(facts, "results.png", "zero_shot.png")])
+    return _table(("Data set", "Task", "Metric", heading, "95 % interval", "Queries"), table)
 
 
 def _sets(facts: CardFacts) -> list[str]:
-    lines = []
+    lines, said = [], set()
     for (name, split), row in {(row.dataset, row.split): row for row in facts.rows}.items():
         about = [str(row.about[key]).rstrip(".") for key in ("title", "description", "source") if row.about.get(key)]
         licence = f" Licence: {row.about['licence']}." if row.about.get("licence") else ""
         lines.append(f"- **{name}**, split {split}: {'. '.join(about) or 'no description'}.{licence}")
-        lines += [f"  - {note}" for note in row.about.get("notes", [])]
+        # Two sets of one source have some notes in common.
+        notes = [note for note in row.about.get("notes", []) if note not in said]
+        said |= set(notes)
+        lines += [f"  - {note}" for note in notes]
     return lines
 
 

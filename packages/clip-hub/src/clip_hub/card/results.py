@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,24 +19,64 @@ from torch import Tensor
 from clip_core.convert.checkpoint import read_json
 from clip_core.errors import ConfigError, DataError
 
-__all__ = ["Row", "read_rows", "weights_sha256"]
+__all__ = ["Row", "read_curves", "read_rows", "weights_sha256"]
 
 _SCHEMA = 1
-_TASKS = {"zero_shot_classification": "zero-shot classification", "retrieval": "retrieval"}
+_TASKS = {
+    "zero_shot_classification": "zero-shot classification",
+    "retrieval": "retrieval",
+    "linear_probe": "linear probe",
+    "caption_choice": "choice among captions",
+    "association": "association",
+    "captioning": "captioning",
+}
 # Name in a record -> (name in the table, whether it is a share).
 _METRICS = {
     "acc1": ("accuracy", True),
     "acc5": ("accuracy in the first five", True),
     "mean_per_class_recall": ("mean recall of the classes", True),
-    "image_retrieval_recall@1": ("text → image, recall@1", True),
-    "image_retrieval_recall@5": ("text → image, recall@5", True),
-    "image_retrieval_recall@10": ("text → image, recall@10", True),
-    "image_retrieval_median_rank": ("text → image, median rank", False),
-    "text_retrieval_recall@1": ("image → text, recall@1", True),
-    "text_retrieval_recall@5": ("image → text, recall@5", True),
-    "text_retrieval_recall@10": ("image → text, recall@10", True),
-    "text_retrieval_median_rank": ("image → text, median rank", False),
+    "mean_average_precision": ("mean average precision", True),
+    "expected_calibration_error": ("expected calibration error", True),
+    "lp_acc1": ("accuracy of the probe", True),
+    "lp_acc5": ("accuracy of the probe in the first five", True),
+    "lp_mean_per_class_recall": ("mean recall of the classes of the probe", True),
+    "acc": ("both ways right", True),
+    "image_acc": ("right image for the caption", True),
+    "text_acc": ("right caption for the image", True),
+    "acc_avg": ("accuracy", True),
+    "acc_wg": ("accuracy of the worst group", True),
+    "acc_worst_region": ("accuracy of the worst region", True),
+    "acc_top5_avg": ("accuracy in the first five", True),
+    "acc_top5_wg": ("accuracy in the first five of the worst group", True),
+    "F1-macro_all": ("F1, mean over the classes", True),
+    "recall-macro_all": ("recall, mean over the classes", True),
+    "mean_recall@1": ("mean of both recalls@1", True),
+    "avg_jaccard_score": ("Jaccard index, mean", True),
 }
+_WAYS = {"image_retrieval": "text → image", "text_retrieval": "image → text"}
+_RANKS = {"mean_rank": "mean rank", "median_rank": "median rank"}
+# Of a data set these are drawn over a run, the first that a record has and those that go with it.
+_HEADLINES = (
+    ("acc1",),
+    ("image_retrieval_recall@1", "text_retrieval_recall@1"),
+    ("mean_average_precision",),
+    ("lp_acc1",),
+    ("acc",),
+    ("text_acc",),
+    ("avg_jaccard_score",),
+)
+
+
+def _described(metric: str, low: float, high: float) -> tuple[str, bool]:
+    """(in words, whether it is a share) of a metric's name."""
+    if metric in _METRICS:
+        return _METRICS[metric]
+    way, _, what = metric.replace("_retrieval_", "_retrieval ").partition(" ")
+    if way in _WAYS and what:
+        return f"{_WAYS[way]}, {_RANKS.get(what, what)}", what not in _RANKS
+    if metric.startswith("jaccard_score_"):
+        return f"Jaccard index, {metric.removeprefix('jaccard_score_').replace('-', ' to ')} candidates", True
+    return metric.replace("_", " "), 0 <= low <= high <= 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,16 +99,18 @@ class Row:
     versions: Mapping[str, str]
     device: str
     precision: str
+    measured_on: str = ""
+    """What makes it comparable with another number of the same name: the hashes of shards and prompts."""
 
     @property
     def is_share(self) -> bool:
         """Whether `value` lies between 0 and 1 and is shown in per cent."""
-        return _METRICS.get(self.metric, ("", 0 <= self.low <= self.high <= 1))[1]
+        return _described(self.metric, self.low, self.high)[1]
 
     @property
     def metric_name(self) -> str:
         """The metric in words."""
-        return _METRICS.get(self.metric, (self.metric.replace("_", " "),))[0]
+        return _described(self.metric, self.low, self.high)[0]
 
     @property
     def task_name(self) -> str:
@@ -87,17 +130,8 @@ def read_rows(paths: Sequence[Path], weights: Mapping[str, Tensor]) -> list[Row]
     """
     rows: list[Row] = []
     for path in paths:
-        try:
-            record = read_json(path)
-        except ConfigError as error:
-            raise DataError(str(error)) from error
-        if record.get("schema") != _SCHEMA or "metrics" not in record:
-            raise DataError(f"{path} is no evaluation record of schema {_SCHEMA}; move other files out of the folder.")
-        try:
-            rows += _rows(record)
-            precision, stated = record["precision"]["model"], record["model"]["weights_sha256"]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is a damaged evaluation record: {type(error).__name__} {error}.") from error
+        found, precision, stated = _read(path)
+        rows += found
         if weights_sha256(weights, precision) != stated:
             raise DataError(
                 f"{path} was measured with other weights ({stated[:12]}...) than these. Evaluate these with "
@@ -106,8 +140,49 @@ def read_rows(paths: Sequence[Path], weights: Mapping[str, Tensor]) -> list[Row]
     return rows
 
 
+def read_curves(epochs: Mapping[int, Sequence[Path]]) -> dict[str, list[tuple[int, Row]]]:
+    """The chief numbers over a run: what it is, "digits: accuracy" -> (epoch, number), as far as they compare.
+
+    Args:
+        epochs: epoch -> records, as `folder.find_epochs` gives them. They are of weights that are not published, so
+            their hashes are compared with nothing.
+
+    Raises:
+        DataError: a file is no record, or is damaged.
+    """
+    curves: dict[tuple[str, str], list[tuple[int, Row]]] = {}
+    for epoch, paths in epochs.items():
+        for path in paths:
+            held = {row.metric: row for row in _read(path)[0]}
+            names = next((names for names in _HEADLINES if names[0] in held), ())
+            for row in (held[name] for name in names if name in held):
+                # Another split, or other shards or prompts, are another measurement.
+                label = f"{row.dataset}: {row.metric_name}"
+                curves.setdefault((label, f"{row.split} {row.task} {row.measured_on}"), []).append((epoch, row))
+    several = Counter(label for label, _ in curves)
+    return {
+        label if several[label] == 1 else f"{label} ({place})": points
+        for place, ((label, _), points) in enumerate(curves.items(), 1)
+    }
+
+
+def _read(path: Path) -> tuple[list[Row], str, str]:
+    """(numbers, precision, hash of the weights) of the record in `path`."""
+    try:
+        record = read_json(path)
+    except ConfigError as error:
+        raise DataError(str(error)) from error
+    if record.get("schema") != _SCHEMA or "metrics" not in record:
+        raise DataError(f"{path} is no evaluation record of schema {_SCHEMA}; move other files out of the folder.")
+    try:
+        return _rows(record), record["precision"]["model"], record["model"]["weights_sha256"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is a damaged evaluation record: {type(error).__name__} {error}.") from error
+
+
 def _rows(record: Mapping[str, Any]) -> list[Row]:
     dataset = record["dataset"]
+    prompts = record.get("prompts") or {}
     return [
         Row(
             dataset=dataset["name"],
@@ -122,6 +197,7 @@ def _rows(record: Mapping[str, Any]) -> list[Row]:
             versions=record.get("versions", {}),
             device=str(record.get("device", "")),
             precision=record["precision"]["model"],
+            measured_on=f"{dataset.get('shards_sha256', '')} {prompts.get('id', '')}",
         )
         for name, metric in record["metrics"].items()
     ]
