@@ -105,6 +105,15 @@ def test_what_is_odd_is_kept() -> None:
     assert len(distances) == 6
 
 
+def test_other_languages_name_more_classes_alike() -> None:
+    doubled = {}
+    for language in _LANGUAGES:
+        names = prompts_for("imagenet1k", language).classnames
+        assert names is not None
+        doubled[language] = 1000 - len(set(names))
+    assert doubled == {"en": 2, "it": 20, "jp": 9, "cn": 1, "ar": 4}
+
+
 def test_the_variants_of_imagenet_have_a_part_of_its_names_in_its_order() -> None:
     every = prompts_for("imagenet1k").classnames
     italian = prompts_for("imagenet1k", "it").classnames

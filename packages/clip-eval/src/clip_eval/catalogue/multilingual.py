@@ -54,6 +54,7 @@ ENTRIES: tuple[Entry, ...] = (
         aliases=("xm3600",),
         languages=CROSSMODAL,
         source="Thapliyal et al. 2022, google.github.io/crossmodal-3600",
+        licence="CC BY 4.0 (captions)",
         notes=("Only the first caption of each image is used, as the published tables do.",),
     ),
     _retrieval(
