@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,8 +57,10 @@ def test_dry_run_reads_but_writes_nothing(digits: Path, tmp_path: Path, capsys) 
     sets = [str(digits / "digits"), str(digits / "digit_scenes")]
     assert main(["run", *sets, "--model", "unused", "--output", str(tmp_path / "out"), "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert "classification, 360 images in 1 shard(s), 10 classes, 6 prompts each" in out
-    assert "retrieval, 200 images in 1 shard(s), 200 captions" in out
+    lines = [re.sub(" +", " ", line) for line in out.splitlines()]
+    assert lines[1].startswith("digits classification 360 10 classes, 6 prompts each 0.9 MB - ")
+    assert lines[2].startswith("digit_scenes retrieval 200 200 captions 0.5 MB - ")
+    assert "unused: no folder here" in lines[3]
     assert not (tmp_path / "out").exists()
 
 
@@ -105,9 +108,12 @@ def test_cuda_without_cuda(model: Path, digits: Path, tmp_path: Path, capsys) ->
 
 
 def test_two_sets_of_one_name(model: Path, digits: Path, tmp_path: Path, capsys) -> None:
-    dataset = str(digits / "digits")
-    assert main(["run", dataset, dataset, "--model", str(model), "--output", str(tmp_path)]) == 2
-    assert "share a name" in capsys.readouterr().err
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "animals").mkdir()
+    (tmp_path / "animals").mkdir()
+    words = [str(tmp_path / "animals"), str(tmp_path / "deep" / "animals")]
+    assert main(["run", *words, "--model", str(model), "--output", str(tmp_path)]) == 2
+    assert "share the name 'animals'" in capsys.readouterr().err
 
 
 def test_building_into_an_occupied_folder(digits: Path, capsys) -> None:

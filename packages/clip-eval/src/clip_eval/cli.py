@@ -1,20 +1,15 @@
-"""The command `clip-eval`: build a data set, run the evaluation, write the report."""
+"""The command `clip-eval`; each sub-command is a module of `commands`."""
 
 from __future__ import annotations
 
 import argparse
-import tempfile
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clip_core import command
-from clip_core.errors import ConfigError, StorageError
 from clip_eval.__about__ import __version__
-
-if TYPE_CHECKING:
-    from clip_eval.records import Record
-    from clip_eval.wds import WdsDataset
+from clip_eval.commands import catalogue, evaluate, run
 
 __all__ = ["main", "make_parser"]
 
@@ -30,13 +25,20 @@ def make_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(
         prog="clip-eval",
-        description="Zero-shot classification and retrieval scores for CLIP models, with 95 % intervals.",
+        description="Zero-shot, retrieval and probe scores for CLIP models, with 95 % intervals.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"clip-eval {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for part in (run, evaluate, catalogue):
+        part.add(commands)
+    _add_build(commands)
+    _add_report(commands)
+    return parser
 
+
+def _add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     build = commands.add_parser("build", help="write a data set to disk", description="Writes a data set to disk.")
     sets = build.add_subparsers(dest="dataset", metavar="DATASET", required=True)
     digits = sets.add_parser(
@@ -50,34 +52,11 @@ def make_parser() -> argparse.ArgumentParser:
         "--train-samples", type=int, default=20_000, metavar="N", help="training pictures (%(default)s)"
     )
     digits.add_argument("--seed", type=int, default=0, metavar="N", help="of the training pictures (%(default)s)")
+    digits.add_argument("--quiet", action="store_true", help="no progress bars")
     digits.set_defaults(action=_build_digits)
 
-    run = commands.add_parser(
-        "run",
-        help="evaluate a model on data set folders",
-        description="Evaluates a model on each data set folder (wds layout): zero-shot classification or retrieval, as "
-        "the folder says. Prints a table and writes one JSON record per data set.",
-    )
-    run.add_argument("datasets", nargs="+", type=Path, metavar="DATASET", help="folder with nshards.txt and tars")
-    run.add_argument(
-        "--model",
-        required=True,
-        metavar="MODEL",
-        help='a bundle folder, or a name such as "ViT-B-32:laion2b_s34b_b79k"',
-    )
-    run.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the records")
-    run.add_argument("--split", default="test", help="which split to read (%(default)s)")
-    run.add_argument("--batch-size", type=int, default=64, metavar="N", help="images encoded at once (%(default)s)")
-    run.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps, auto (%(default)s)")
-    run.add_argument("--workers", type=int, default=1, metavar="N", help="threads that decode images (%(default)s)")
-    run.add_argument(
-        "--allow-duplicate-classes",
-        action="store_true",
-        help="accept class names that occur twice, as ImageNet's do; their ties are in the record",
-    )
-    run.add_argument("--dry-run", action="store_true", help="check the data sets, say what would be read, and stop")
-    run.set_defaults(action=_run)
 
+def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     report = commands.add_parser(
         "report",
         help="one HTML page from the records",
@@ -88,17 +67,8 @@ def make_parser() -> argparse.ArgumentParser:
     report.add_argument("--training", type=Path, metavar="DIR", help="a run folder of clip-train")
     report.add_argument("--output", required=True, type=Path, metavar="FILE", help="the page, report.html")
     report.add_argument("--title", default="CLIP evaluation", help="heading of the page (%(default)s)")
+    report.add_argument("--quiet", action="store_true", help="no progress bars")
     report.set_defaults(action=_report)
-
-    for parser_ in (digits, run, report):
-        parser_.add_argument("--quiet", action="store_true", help="no progress bars")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `clip-eval`; returns the exit code."""
-    arguments = make_parser().parse_args(argv)
-    return command.run(lambda: arguments.action(arguments), "clip-eval")
 
 
 def _build_digits(arguments: argparse.Namespace) -> None:
@@ -114,93 +84,24 @@ def _build_digits(arguments: argparse.Namespace) -> None:
         print(folder / name)
 
 
-def _run(arguments: argparse.Namespace) -> None:
-    from clip_eval.wds import open_dataset
-
-    datasets = [
-        open_dataset(folder, arguments.split, allow_duplicate_classnames=arguments.allow_duplicate_classes)
-        for folder in arguments.datasets
-    ]
-    names = [dataset.name for dataset in datasets]
-    if len(set(names)) < len(names):
-        raise ConfigError(
-            f"Two data set folders share a name ({', '.join(names)}); their records would be the same file."
-        )
-    if arguments.dry_run:
-        for dataset in datasets:
-            print(_describe(dataset))
-        return
-
-    _check_writable(arguments.output)
-
-    import clip_hub
-    from clip_core.device import resolve_device
-    from clip_eval.records import model_facts
-    from clip_eval.suite import evaluate
-
-    bundle = clip_hub.load(arguments.model, device=resolve_device(arguments.device))
-    facts = model_facts(bundle)
-    for dataset in datasets:
-        record = evaluate(
-            bundle,
-            dataset,
-            model_name=_model_name(arguments.model),
-            batch_size=arguments.batch_size,
-            workers=arguments.workers,
-            progress=not arguments.quiet,
-            facts=facts,
-        )
-        path = record.save(arguments.output)
-        print(_table(record))
-        print(f"record: {path}\n")
-
-
-def _check_writable(folder: Path) -> None:
-    """Make `folder` and see that a file can be written there, before hours of evaluation rather than after."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise StorageError(f"--output {folder} cannot be written ({error.strerror}); choose another folder.") from error
-
-
 def _report(arguments: argparse.Namespace) -> None:
     from clip_eval.report import write_report
 
     print(write_report(arguments.results, arguments.output, training=arguments.training, title=arguments.title))
 
 
-def _model_name(model: str) -> str:
-    """A name as it was given; of a folder its last two parts, because one called "bundle" says little."""
-    path = Path(model)
-    return "/".join(path.resolve().parts[-2:]).lstrip("/") if path.exists() else model
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `clip-eval`; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = make_parser().parse_args(_as_table(words))
+    return command.run(lambda: arguments.action(arguments), "clip-eval")
 
 
-def _describe(dataset: WdsDataset) -> str:
-    shards = len({sample.shard for sample in dataset.samples})
-    if dataset.kind == "classification":
-        contents = f"{len(dataset.classnames)} classes, {len(dataset.templates)} prompts each"
-    else:
-        contents = f"{sum(map(len, dataset.captions))} captions"
-    return f"{dataset.folder}: {dataset.kind}, {len(dataset.samples)} images in {shards} shard(s), {contents}"
-
-
-def _table(record: Record) -> str:
-    """The metrics of a record as aligned text: name, value, 95 % interval, number of queries."""
-    rows = [("metric", "value", "95 % interval", "N")]
-    for name, metric in record.result.metrics.items():
-        form = "{:.1f}" if name.endswith("rank") else "{:.4f}"
-        interval = f"{form.format(metric.low)} - {form.format(metric.high)}"
-        rows.append((name, form.format(metric.value), interval, str(metric.n)))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]:>{widths[3]}}".rstrip()
-        for row in rows
-    ]
-    head = f"{record.dataset.name} ({record.result.task.replace('_', ' ')})"
-    if record.excluded:
-        head += f", {len(record.excluded)} of {len(record.dataset.samples)} images left out: they do not decode"
-    ties = {name: share for name, share in record.result.ties.items() if share > 0}
-    notes = [f"ties: {share:.1%} of the {name} queries; the record has the bounds" for name, share in ties.items()]
-    return "\n".join([head, *lines, *notes])
+def _as_table(words: list[str]) -> list[str]:
+    """CLIP_benchmark's `build`, which makes one CSV of JSON files, is `table` here; `build` writes data sets."""
+    if len(words) < 2 or words[0] != "build" or not (words[1].endswith(".json") or Path(words[1]).is_dir()):
+        return words
+    rest = words[1:]
+    if not any(word.startswith("--output") for word in rest):
+        rest += ["--output", "benchmark.csv"]
+    return ["table", "--peer", "clip_benchmark", "--format", "csv", *rest]

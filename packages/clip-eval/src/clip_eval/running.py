@@ -1,0 +1,205 @@
+"""Many evaluations in a row: every data set, task and language that was asked for, with one model.
+
+The model's images of a data set are encoded once, whatever is asked about them. On several processes all do the same
+and the first writes. What is not here: words of a command line (`selection`, `commands`), one evaluation
+(`evaluation`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+from clip_core.errors import DataError
+from clip_eval.catalogue import Entry
+from clip_eval.encoder import Encoder
+from clip_eval.evaluation import Options, Task, default_task, evaluate, fits, precision_of, settings_of
+from clip_eval.places import fetch_dataset
+from clip_eval.prompts import prompts_for
+from clip_eval.records import Record, SavedRecord, find_record, model_facts, record_name
+from clip_eval.selection import Selected
+from clip_eval.wds import WdsDataset, check_size, open_dataset
+
+__all__ = ["Wanted", "open_selected", "run"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is to be evaluated on each data set."""
+
+    tasks: tuple[Task, ...] = ()
+    """Those that do not fit a data set are left out for it; none: what each data set is made for."""
+    languages: tuple[str | None, ...] = (None,)
+    """None: the data set's own words."""
+    options: Options = dataclasses.field(default_factory=Options)
+    """`language` is set from the above, and where that is given, so are the class names and templates."""
+    words: str | PathLike[str] | None = None
+    """A folder with class names and templates of one's own, see `prompts_for`."""
+    split: str = "test"
+    train_split: str = "train"
+    validation_split: str | None = None
+    allow_duplicate_classes: bool = False
+    any_size: bool = False
+    """Accept another number of samples than the catalogue has."""
+    cache_dir: str | PathLike[str] | None = None
+
+
+def run(
+    encoder: Encoder,
+    datasets: Sequence[Selected],
+    wanted: Wanted,
+    *,
+    model_name: str,
+    existing: str | PathLike[str] | None = None,
+) -> Iterator[tuple[Selected, Record | SavedRecord]]:
+    """A record for each data set, task and language, in this order, as soon as it is made.
+
+    Args:
+        encoder: with the model, and whatever saves work.
+        datasets: what `select` found.
+        wanted: what to ask of each.
+        model_name: for the records.
+        existing: a folder of records; one that is there already is given back instead of made.
+
+    Raises:
+        ConfigError: a task fits none of the data sets, or as `evaluate`.
+        DataError, DownloadError: a data set cannot be fetched or read.
+    """
+    facts = model_facts(encoder.bundle)
+    for selected in datasets:
+        for dataset in _objectives(selected, wanted, encoder):
+            for task in wanted.tasks or (default_task(dataset),):
+                if not fits(task, dataset):
+                    _log.info("%s is a %s set: %s is left out", dataset.name, dataset.kind, task)
+                    continue
+                for language in wanted.languages:
+                    options = _options(wanted, selected, dataset, language)
+                    found = _find(existing, encoder, dataset, task, options, facts)
+                    # What the first process sees counts for all: they have to make the same calls.
+                    if not encoder.ranks.text_from_first("" if found is None else "there"):
+                        yield selected, _evaluate(encoder, selected, dataset, task, options, wanted, model_name, facts)
+                    elif found is not None:
+                        yield selected, found
+
+
+def open_selected(
+    selected: Selected, wanted: Wanted, *, split: str | None = None, progress: bool = False, objective: str = ""
+) -> WdsDataset:
+    """The data set on this machine, fetched where it is not, opened, and compared with what the catalogue says.
+
+    Raises:
+        DataError, DownloadError: it cannot be fetched or read, or has another size than the catalogue says.
+    """
+    split = split or wanted.split
+    folder = fetch_dataset(selected.address, split=split, cache_dir=wanted.cache_dir, progress=progress)
+    entry = selected.entry
+    words: dict[str, Any] = {}
+    if entry is not None and entry.kind in ("classification", "multilabel"):
+        own = prompts_for(entry.name)
+        # The folder's own words go first, as in CLIP_benchmark; the package's fill in for those that it lacks.
+        if own.classnames is not None and not (folder / "classnames.txt").exists():
+            words["classnames"] = own.classnames
+        if own.templates is not None and not (folder / "zeroshot_classification_templates.txt").exists():
+            words["templates"] = own.templates
+    dataset = open_dataset(
+        folder,
+        split,
+        name=selected.name,
+        objective=objective,
+        # Published sets are scored with the names that they have, ImageNet's two pairs of twins among them.
+        allow_duplicate_classnames=wanted.allow_duplicate_classes or entry is not None,
+        **words,
+    )
+    if entry is not None and split == "test" and not wanted.any_size:
+        _check_against_catalogue(dataset, entry)
+    return dataset
+
+
+def _check_against_catalogue(dataset: WdsDataset, entry: Entry) -> None:
+    if dataset.kind != entry.kind:
+        raise DataError(
+            f"{dataset.folder}: {dataset.name} is a {entry.kind} set where its scores were published, and a "
+            f"{dataset.kind} set here. Check that it is this data set, or call its folder otherwise."
+        )
+    if entry.size is not None:
+        # The class names of a set with several objectives are counted for each of them.
+        check_size(dataset, entry.size, classes=None if dataset.objective else entry.classes)
+
+
+def _objectives(selected: Selected, wanted: Wanted, encoder: Encoder) -> Iterator[WdsDataset]:
+    """The data set, once for each question that its class names hold (race, gender ... of FairFace)."""
+    objectives = selected.entry.objectives if selected.entry is not None else ()
+    for objective in objectives or ("",):
+        yield encoder.ranks.together(
+            functools.partial(open_selected, selected, wanted, progress=encoder.progress, objective=objective)
+        )
+
+
+def _options(wanted: Wanted, selected: Selected, dataset: WdsDataset, language: str | None) -> Options:
+    options = dataclasses.replace(wanted.options, language=language)
+    if dataset.kind not in ("classification", "multilabel") or (language is None and wanted.words is None):
+        return options
+    words = prompts_for(selected.name, language or "en", folder=wanted.words)
+    return dataclasses.replace(
+        options,
+        classnames=options.classnames if words.classnames is None else words.classnames,
+        templates=options.templates if words.templates is None else words.templates,
+    )
+
+
+def _find(
+    folder: str | PathLike[str] | None,
+    encoder: Encoder,
+    dataset: WdsDataset,
+    task: Task,
+    options: Options,
+    facts: Mapping[str, Any],
+) -> SavedRecord | None:
+    """The record that this evaluation would write, where `folder` has it."""
+    if folder is None:
+        return None
+    name = record_name(
+        dataset=dataset.name,
+        split=dataset.split,
+        task=task,
+        model=facts,
+        precision=precision_of(encoder),
+        settings=settings_of(task, dataset, options),
+    )
+    return find_record(folder, name)
+
+
+def _evaluate(
+    encoder: Encoder,
+    selected: Selected,
+    dataset: WdsDataset,
+    task: Task,
+    options: Options,
+    wanted: Wanted,
+    model_name: str,
+    facts: Mapping[str, Any],
+) -> Record:
+    def other(split: str | None) -> WdsDataset | None:
+        if task != "linear_probe" or split is None:
+            return None
+        return encoder.ranks.together(
+            functools.partial(open_selected, selected, wanted, split=split, progress=encoder.progress)
+        )
+
+    return evaluate(
+        encoder,
+        dataset,
+        task=task,
+        options=options,
+        train=other(wanted.train_split),
+        validation=other(wanted.validation_split),
+        entry=selected.entry,
+        model_name=model_name,
+        facts=facts,
+    )

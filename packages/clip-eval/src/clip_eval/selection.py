@@ -1,0 +1,120 @@
+"""From the words of a command line to data sets: suites, names of the catalogue, folders, addresses.
+
+What is not here: fetching and opening them (`places`, `wds`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clip_core.errors import ConfigError
+from clip_eval.catalogue import Entry, find, lookup
+from clip_eval.suites import SUITES, suite
+from clip_hub.repository import is_repository
+
+__all__ = ["Selected", "select"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected:
+    """One data set that was asked for."""
+
+    name: str
+    """As the catalogue calls it; the last part of its path or address where it is not in there."""
+    address: str
+    """A folder, or where to fetch it from."""
+    entry: Entry | None = None
+    """What the catalogue knows of it."""
+
+
+def select(words: Sequence[str], *, root: str | None = None) -> tuple[Selected, ...]:
+    """The data sets that `words` mean, each once, in the order of the words.
+
+    Args:
+        words: each the name of a suite ("vtab+"), of a data set ("vtab/cifar10", "wds/vtab/cifar10"), a folder, an
+            address ("hf://datasets/org/name", "s3://bucket/folder"), or a text file with one of these per line.
+        root: where data sets lie on this machine: the folder that holds one folder for each. What is not there is
+            fetched from where the catalogue says. Or the address of each one, in which "{dataset}" and
+            "{dataset_cleaned}" are replaced by its name, as CLIP_benchmark does.
+
+    Raises:
+        ConfigError: a word is none of these, the catalogue knows no place to fetch a set from, or two words mean two
+            data sets of one name.
+    """
+    found: dict[str, Selected] = {}
+    for word in _words(words):
+        chosen = _locate(word, root)
+        earlier = found.setdefault(chosen.name, chosen)
+        if Path(earlier.address).resolve() != Path(chosen.address).resolve():
+            raise ConfigError(
+                f"Two data sets share the name {chosen.name!r}: {earlier.address} and {chosen.address}; their records "
+                "would be the same file. Evaluate them one after the other, with an --output each."
+            )
+    return tuple(found.values())
+
+
+def _words(words: Sequence[str]) -> list[str]:
+    out: list[str] = []
+    for word in words:
+        if word in SUITES:
+            out.extend(suite(word).datasets)
+        elif Path(word).is_file():
+            lines = (line.partition("#")[0].strip() for line in Path(word).read_text(encoding="utf-8").splitlines())
+            out.extend(_words([line for line in lines if line]))
+        else:
+            out.append(word)
+    return out
+
+
+def _locate(word: str, root: str | None) -> Selected:
+    # CLIP_benchmark's "wds/" says which of its readers to take; here there is one.
+    name = word.removeprefix("wds/")
+    entry = lookup(name)
+    if root is not None and "{" in root:
+        called = name if entry is None else entry.name
+        return Selected(name=called, address=_fill(root, called), entry=entry)
+    if "://" in word:
+        return _at(word, word.partition("/tree/")[0].partition("@")[0].rstrip("/").rpartition("/")[2])
+    if Path(word).is_dir():
+        return _at(word, Path(word).resolve().name)
+    if root is not None:
+        plain = name.replace("/", "-")
+        places = [entry.folder] if entry is not None else []
+        for folder in (Path(root) / part for part in (*places, f"wds_{plain}", plain, name)):
+            if folder.is_dir():
+                return Selected(name=name if entry is None else entry.name, address=str(folder), entry=entry)
+    if entry is None and is_repository(word) and not Path(word).parent.is_dir():
+        return _at(f"hf://datasets/{word}", name.rpartition("/")[2])
+    if entry is None:
+        try:
+            find(name)
+        except ConfigError as error:
+            raise ConfigError(
+                f"{word}: no such data set folder here{f' or in {root}' if root else ''}. {error}"
+            ) from None
+    assert entry is not None
+    if entry.address is None:
+        here = f" in {root}" if root else ""
+        command = entry.build or "clip-eval build --help"
+        raise ConfigError(
+            f"{entry.name} is not on this machine{here}, and no public copy in this layout is known. Build it "
+            f"(`{command}`) and give its folder, or the folder above it as --data."
+        )
+    return Selected(name=entry.name, address=f"hf://datasets/{entry.address}", entry=entry)
+
+
+def _at(address: str, last: str) -> Selected:
+    """A data set at a place of its own, which is known by the last part of it, or not."""
+    entry = lookup(last)
+    return Selected(name=last if entry is None else entry.name, address=address, entry=entry)
+
+
+def _fill(template: str, name: str) -> str:
+    try:
+        return template.format(dataset=name, dataset_cleaned=name.replace("/", "-"))
+    except (KeyError, IndexError, ValueError) as error:
+        raise ConfigError(
+            f"The root {template!r} cannot be filled ({error!r}); allowed: {{dataset}} and {{dataset_cleaned}}."
+        ) from error
