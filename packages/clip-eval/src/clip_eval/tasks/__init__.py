@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from clip_eval.tasks.linear_probe import evaluate_linear_probe
+from clip_eval.tasks.multilabel import evaluate_multilabel
 from clip_eval.tasks.result import TaskResult
 from clip_eval.tasks.retrieval import evaluate_retrieval
 from clip_eval.tasks.zero_shot import evaluate_zero_shot
 
-__all__ = ["TaskResult", "evaluate_retrieval", "evaluate_zero_shot"]
+__all__ = ["TaskResult", "evaluate_linear_probe", "evaluate_multilabel", "evaluate_retrieval", "evaluate_zero_shot"]

@@ -18,7 +18,7 @@ class Answer:
 
     text: str
     similarity: float
-    """Cosine of the two features."""
+    """Cosine of the two features; of a probe, the probability that it gives."""
     right: bool
 
 
