@@ -96,12 +96,12 @@ def test_a_run_folder_in_use_is_a_users_mistake(words: list[str], capsys: pytest
     assert "already holds a run, which is never overwritten" in capsys.readouterr().err
 
 
-def test_several_processes_are_a_users_mistake(
+def test_half_an_environment_of_a_launcher_is_a_users_mistake(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert main(words) == 2
-    assert "WORLD_SIZE is 4" in capsys.readouterr().err
+    assert "RANK is missing" in capsys.readouterr().err
 
 
 def test_no_flags_at_all_show_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

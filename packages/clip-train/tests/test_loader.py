@@ -16,7 +16,7 @@ from clip_core.errors import DataError
 from clip_core.preprocess import build_transform
 from clip_train.data import loader
 from clip_train.data.decode import Decoder
-from clip_train.data.loader import StepDataset, WorkerDied, explain_dead_workers, iterate_batches
+from clip_train.data.loader import Share, StepDataset, WorkerDied, explain_dead_workers, iterate_batches
 from clip_train.data.order import Order
 from clip_train.data.shards import ShardSource
 
@@ -31,8 +31,8 @@ def decoder(pattern: str) -> Decoder:
 
 def test_batches_do_not_depend_on_the_number_of_workers(shards: str) -> None:
     made = decoder(shards)
-    alone = list(iterate_batches(made, 16, range(6), workers=0, device=CPU))
-    together = list(iterate_batches(made, 16, range(6), workers=2, device=CPU))
+    alone = list(iterate_batches(made, Share(16), range(6), workers=0, device=CPU))
+    together = list(iterate_batches(made, Share(16), range(6), workers=2, device=CPU))
     assert len(alone) == len(together) == 6
     for one, other in zip(alone, together, strict=True):
         assert torch.equal(one.images, other.images)
@@ -44,7 +44,7 @@ def test_workers_start_beside_other_threads_without_a_warning(shards: str) -> No
     other = threading.Thread(target=done.wait)
     other.start()
     try:
-        assert len(list(iterate_batches(decoder(shards), 16, range(2), workers=1, device=CPU))) == 2
+        assert len(list(iterate_batches(decoder(shards), Share(16), range(2), workers=1, device=CPU))) == 2
     finally:
         done.set()
         other.join()
@@ -52,9 +52,9 @@ def test_workers_start_beside_other_threads_without_a_warning(shards: str) -> No
 
 def test_spawned_workers_make_the_same_batches(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = decoder(shards)
-    (alone,) = iterate_batches(made, 16, range(1), workers=0, device=CPU)
+    (alone,) = iterate_batches(made, Share(16), range(1), workers=0, device=CPU)
     monkeypatch.setattr(loader, "_start_method", lambda: "spawn")
-    (spawned,) = iterate_batches(made, 16, range(1), workers=1, device=CPU)
+    (spawned,) = iterate_batches(made, Share(16), range(1), workers=1, device=CPU)
     assert torch.equal(alone.images, spawned.images)
     assert torch.equal(alone.tokens, spawned.tokens)
 
@@ -74,7 +74,7 @@ def test_a_worker_that_is_killed_is_an_error_with_likely_causes(shards: str) -> 
     made = decoder(shards)
     killer = _Killer(made.source, made.order, made.transform, made.tokenizer)
     with pytest.raises(WorkerDied, match=r"DataLoader worker .*memory.*__main__"), explain_dead_workers():
-        list(iterate_batches(killer, 8, range(2), workers=1, device=CPU))
+        list(iterate_batches(killer, Share(8), range(2), workers=1, device=CPU))
 
 
 def test_other_runtime_errors_stay_what_they_are() -> None:
@@ -109,7 +109,7 @@ def test_batches_cross_from_one_pass_to_the_next_without_loss(shards: str) -> No
             seen.extend(slots)
 
     made = decoder(shards)
-    dataset = StepDataset(Recorder(made.source, made.order, made.transform, made.tokenizer), 16)
+    dataset = StepDataset(Recorder(made.source, made.order, made.transform, made.tokenizer), Share(16))
     for step in range(5):
         dataset[step]
     assert seen == [(epoch, position) for epoch in range(2) for position in range(40)]
@@ -117,8 +117,8 @@ def test_batches_cross_from_one_pass_to_the_next_without_loss(shards: str) -> No
 
 def test_a_run_may_begin_at_any_step(shards: str) -> None:
     made = decoder(shards)
-    whole = list(iterate_batches(made, 8, range(5), workers=0, device=CPU))
-    tail = list(iterate_batches(made, 8, range(3, 5), workers=0, device=CPU))
+    whole = list(iterate_batches(made, Share(8), range(5), workers=0, device=CPU))
+    tail = list(iterate_batches(made, Share(8), range(3, 5), workers=0, device=CPU))
     assert torch.equal(tail[0].images, whole[3].images)
 
 
@@ -127,7 +127,7 @@ def test_an_error_in_a_worker_keeps_its_type_and_its_words(tmp_path: Path, make:
     made = decoder(str(path))
     path.write_bytes(path.read_bytes()[:600])
     with pytest.raises(DataError, match=r"x\.tar: short read") as caught:
-        list(iterate_batches(made, 8, range(1), workers=1, device=CPU))
+        list(iterate_batches(made, Share(8), range(1), workers=1, device=CPU))
     assert "Traceback" not in str(caught.value)
 
 

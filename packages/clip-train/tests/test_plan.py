@@ -13,6 +13,7 @@ import clip_hub
 from clip_core.errors import CheckpointMismatch, ConfigError, DataError, UnknownModel
 from clip_train import TrainConfig
 from clip_train.plan import prepare
+from clip_train.world import World
 
 Make = Callable[..., TrainConfig]
 
@@ -164,13 +165,12 @@ def test_missing_data_is_an_error(make_config: Make, tmp_path: Path) -> None:
         prepare(make_config(train_data=f"{tmp_path}/gone.tar"))
 
 
-@pytest.mark.parametrize("variable", ["WORLD_SIZE", "SLURM_NTASKS"])
-def test_several_processes_are_refused(make_config: Make, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    monkeypatch.setenv(variable, "2")
-    with pytest.raises(ConfigError, match=rf"{variable} is 2.*one process"):
-        prepare(make_config())
-    monkeypatch.setenv(variable, "1")
-    prepare(make_config())
+def test_each_process_has_its_share_of_every_batch(make_config: Make) -> None:
+    config = make_config(batch_size=2, accum_freq=5)
+    plans = [prepare(config, World(rank=rank, size=3)) for rank in range(3)]
+    assert {(plan.global_batch, plan.total_steps) for plan in plans} == {(30, 2)}
+    slots = [slot for number in range(10) for plan in plans for slot in plan.share.slots(number)]
+    assert slots == list(range(60))
 
 
 def test_a_warm_up_longer_than_the_run_is_said(make_config: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,7 +8,8 @@ import sys
 import clip_train
 
 NAMES = """
-AugmentConfig DataConfig ModelConfig OptimConfig RunConfig RunResult TrainConfig TrainingDiverged __version__ train
+AugmentConfig DataConfig ModelConfig OptimConfig ParallelConfig RunConfig RunResult TrainConfig TrainingDiverged
+__version__ train
 """
 
 

@@ -49,7 +49,7 @@ def test_a_run_leaves_a_folder_that_says_all_and_a_bundle_that_loads(make_config
 def test_the_saved_weights_are_the_trained_ones(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[Any] = []
     honest = run.prepare
-    monkeypatch.setattr(run, "prepare", lambda config: plans.append(honest(config)) or plans[-1])
+    monkeypatch.setattr(run, "prepare", lambda config, world: plans.append(honest(config, world)) or plans[-1])
     result = train(make_config())
     trained = plans[0].bundle.model.state_dict()
     saved = clip_core.load(result.bundle).model.state_dict()

@@ -17,12 +17,11 @@ import clip_core
 from clip_core.building import build
 from clip_train import TrainConfig, TrainingDiverged, trainer
 from clip_train import plan as plan_module
-from clip_train.data.loader import StepDataset
+from clip_train.data.loader import Share, StepDataset
 from clip_train.guard import MOST_IN_A_ROW
 from clip_train.loss import ContrastiveLoss
-from clip_train.metrics import SampleAccount
 from clip_train.plan import Plan, prepare
-from clip_train.trainer import Fit, fit
+from clip_train.trainer import Fit, fit, start
 
 pytestmark = pytest.mark.parity
 
@@ -31,9 +30,9 @@ Make = Callable[..., TrainConfig]
 
 def run(plan: Plan) -> tuple[list[dict[str, Any]], Fit]:
     records: list[dict[str, Any]] = []
-    state = Fit()
-    fit(plan, state, SampleAccount(plan.source), records.append, lambda samples, loss: None)
-    return records, state
+    running = start(plan, record=records.append)
+    fit(running)
+    return records, running.state
 
 
 def peer_of(plan: Plan) -> Any:
@@ -81,7 +80,7 @@ def test_training_is_that_of_open_clip(make_config: Make) -> None:
     schedule = cosine_lr(optimizer, config.lr, config.warmup, total)
     loss_of = open_clip.ClipLoss()
     expected = []
-    data = StepDataset(plan.decoder, config.batch_size)
+    data = StepDataset(plan.decoder, plan.share)
     for step in range(total):
         batch = data[step]
         assert not isinstance(batch, Exception)
@@ -121,7 +120,7 @@ def test_training_is_that_of_open_clip(make_config: Make) -> None:
 def test_siglip_is_that_of_open_clip(make_config: Make) -> None:
     plan = prepare(make_config(siglip=True, train_num_samples=8))
     model = prepare(make_config(siglip=True)).bundle.model
-    batch = StepDataset(plan.decoder, 8)[0]
+    batch = StepDataset(plan.decoder, Share(8))[0]
     assert not isinstance(batch, Exception)
     loss = open_clip.loss.SigLipLoss()(*model(batch.images, batch.tokens))
     loss.backward()
@@ -162,7 +161,7 @@ def test_towers_of_whole_rows_are_trained_on_them(
     model = build(dataclasses.replace(config, layout="nested", text=text))
     monkeypatch.setattr(plan_module, "_create_model", lambda name, pretrained: model)
     plan = prepare(make_config(siglip=True, batch_size=8, train_num_samples=8))
-    batch = StepDataset(plan.decoder, 8)[0]
+    batch = StepDataset(plan.decoder, Share(8))[0]
     assert not isinstance(batch, Exception)
     assert batch.tokens.shape == (8, config.text.context_length)
     assert int(batch.lengths.max()) < config.text.context_length
@@ -244,7 +243,7 @@ def test_a_loss_that_stays_broken_ends_the_run(make_config: Make, monkeypatch: p
     plan = prepare(make_config(epochs=10))
     records: list[dict[str, Any]] = []
     with pytest.raises(TrainingDiverged, match=f"{MOST_IN_A_ROW} steps in a row"):
-        fit(plan, Fit(), SampleAccount(plan.source), records.append, lambda samples, loss: None)
+        fit(start(plan, record=records.append))
     assert len(records) == 1 + MOST_IN_A_ROW
 
 

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 from clip_train.__about__ import __version__
 
 if TYPE_CHECKING:
-    from clip_train.config import AugmentConfig, DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+    from clip_train.config import (
+        AugmentConfig,
+        DataConfig,
+        ModelConfig,
+        OptimConfig,
+        ParallelConfig,
+        RunConfig,
+        TrainConfig,
+    )
     from clip_train.guard import TrainingDiverged
     from clip_train.run import RunResult, train
 else:
@@ -29,6 +37,7 @@ __all__ = [
     "DataConfig",
     "ModelConfig",
     "OptimConfig",
+    "ParallelConfig",
     "RunConfig",
     "RunResult",
     "TrainConfig",

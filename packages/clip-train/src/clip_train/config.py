@@ -22,6 +22,7 @@ __all__ = [
     "DataConfig",
     "ModelConfig",
     "OptimConfig",
+    "ParallelConfig",
     "RunConfig",
     "TrainConfig",
     "adam_defaults",
@@ -82,7 +83,7 @@ class ModelConfig(Schema):
 class OptimConfig(Schema):
     """The loss, AdamW, and its learning rate over time."""
 
-    batch_size: int = _flag(64, help="samples per optimiser step")
+    batch_size: int = _flag(64, help="samples of one process in one micro-batch")
     epochs: int = _flag(32, help="passes over the data (see --train-num-samples)")
     lr: float = _flag(5e-4, help="peak learning rate")
     beta1: float = _flag(0.9, help="Adam's decay of the mean of gradients")
@@ -91,6 +92,9 @@ class OptimConfig(Schema):
     wd: float = _flag(0.2, help="weight decay; gains, biases and the logit scale have none")
     warmup: int = _flag(10_000, help="steps of linear warm-up")
     lr_scheduler: Literal["cosine", "const"] = _flag("cosine", help="course of the learning rate after warm-up")
+    accum_freq: int = _flag(
+        1, help="micro-batches of --batch-size in one step; the gradient is that of one batch of all of them"
+    )
     grad_clip_norm: float | None = _flag(None, help="clip the gradient to this norm; not given: no clipping")
     siglip: bool = _flag(
         False, help="SigLIP's sigmoid loss; a model without a bias gets one, and scale and bias begin as in open_clip"
@@ -112,7 +116,21 @@ class OptimConfig(Schema):
         self.require(self.eps > 0, "eps", "above 0")
         self.require(self.wd >= 0, "wd", "0 or more")
         self.require(self.warmup >= 0, "warmup", "0 or more")
+        self.require(self.accum_freq >= 1, "accum_freq", "1 or more")
         self.require(self.grad_clip_norm is None or self.grad_clip_norm > 0, "grad_clip_norm", "above 0, or None")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ParallelConfig(Schema):
+    """How several processes meet and share the work; torchrun or srun start them, without a flag."""
+
+    dist_url: str | None = _flag(None, help="where the processes meet, say tcp://host:port; not given: as launched")
+    dist_backend: str | None = _flag(None, help="torch's backend; not given: nccl for GPUs, gloo for CPUs")
+    ddp_static_graph: bool = _flag(False, help="promise that every step uses the same parameters, which DDP can use")
+
+    def check(self) -> None:
+        for name in ("dist_url", "dist_backend"):
+            self.require(getattr(self, name) != "", name, "text that is not empty")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,6 +167,7 @@ class TrainConfig(Schema):
     data: DataConfig
     model: ModelConfig
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+    parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
 
     @classmethod

@@ -67,6 +67,25 @@ class SampleAccount:
                 self._bad_by_group[self._source.group(index)] += 1
                 _log.warning("skipped %s: %s", self._source.label(index), reason)
 
+    def findings(self) -> dict[str, Any]:
+        """What this process met, for another one to `merge`, or for a checkpoint."""
+        return {
+            "bad": dict(self._bad),
+            "truncated": sorted(self._truncated),
+            "skipped_slots": self.skipped_slots,
+            "truncated_slots": self.truncated_slots,
+        }
+
+    def merge(self, findings: dict[str, Any]) -> None:
+        """Add what another process met; its own findings once more change no set, and must not be added."""
+        for index, reason in findings["bad"].items():
+            if index not in self._bad:
+                self._bad[index] = reason
+                self._bad_by_group[self._source.group(index)] += 1
+        self._truncated.update(findings["truncated"])
+        self.skipped_slots += findings["skipped_slots"]
+        self.truncated_slots += findings["truncated_slots"]
+
     @property
     def skipped_samples(self) -> int:
         """Different samples that could not be used."""

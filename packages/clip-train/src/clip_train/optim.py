@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clip_train.config import OptimConfig
 
-__all__ = ["build_optimizer", "clamp_logit_scale", "has_weight_decay", "set_learning_rate"]
+__all__ = ["build_optimizer", "clamp_logit_scale", "has_weight_decay", "set_learning_rate", "take_step"]
 
 # Radford et al. (2021): logits are scaled by at most 100, "to prevent training instability".
 _LOGIT_SCALE_MAX = math.log(100)
@@ -39,6 +39,22 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
     """Set the learning rate of every group."""
     for group in optimizer.param_groups:
         group["lr"] = value
+
+
+def take_step(optimizer: torch.optim.Optimizer, admitted: Tensor) -> None:
+    """Update the weights where `admitted`, a boolean scalar on their device, is true, and leave them alone elsewhere.
+
+    A fused optimiser looks at it itself, on the device. For another one the program waits and looks.
+    """
+    if optimizer.defaults.get("fused"):
+        # The way that torch's loss scaler tells an optimiser of an overflow.
+        optimizer.found_inf = (~admitted).float()  # type: ignore[attr-defined]
+        try:
+            optimizer.step()
+        finally:
+            del optimizer.found_inf  # type: ignore[attr-defined]
+    elif bool(admitted):
+        optimizer.step()
 
 
 @torch.no_grad()

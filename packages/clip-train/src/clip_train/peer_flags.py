@@ -19,15 +19,14 @@ LATER: tuple[str, ...] = (
     # optimisation
     "epochs-cooldown", "momentum", "opt", "opt-kwargs", "opt-fallback-list", "text-layer-decay", "image-layer-decay",
     "visual-layer-decay", "wd-exclude", "text-pooler-own-group", "use-bn-sync", "skip-scheduler", "lr-cooldown-end",
-    "lr-cooldown-power", "accum-freq",
+    "lr-cooldown-power",
     # model
     "pretrained-image", "lock-image", "lock-image-unlocked-groups", "lock-image-freeze-bn-stats", "lock-text",
     "lock-text-unlocked-layers", "lock-text-freeze-layer-norm", "force-context-length", "force-image-size",
     "force-quick-gelu", "force-patch-dropout", "force-custom-text", "cache-dir", "grad-checkpointing", "torchcompile",
     "torchcompile-strategy", "torchcompile-backend", "torchcompile-mode", "use-bnb-linear",
     # distributed
-    "dist-url", "dist-backend", "ddp-static-graph", "no-set-device-rank", "fsdp", "fsdp-no-reshard-after-forward",
-    "fsdp-offload-cpu", "fsdp-checkpoint",
+    "no-set-device-rank", "fsdp", "fsdp-no-reshard-after-forward", "fsdp-offload-cpu", "fsdp-checkpoint",
     # logging and checkpoints
     "log-local", "report-to", "wandb-notes", "wandb-project-name", "copy-codebase", "log-metric-every-n-steps",
     "train-loss-ema-samples", "save-frequency", "save-most-recent", "resume", "delete-previous-checkpoint",

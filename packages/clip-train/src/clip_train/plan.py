@@ -25,8 +25,10 @@ from clip_core.storage import read_config, weights_of
 from clip_core.towers.token_rows import needs_whole_rows
 from clip_train.config import OptimConfig, TrainConfig
 from clip_train.data.decode import Decoder
+from clip_train.data.loader import Share
 from clip_train.data.order import Order
 from clip_train.data.source import Source, open_source
+from clip_train.world import World
 
 __all__ = ["Plan", "prepare"]
 
@@ -46,29 +48,42 @@ class Plan:
     """The model with its initial weights, on the device."""
     source: Source
     decoder: Decoder
-    device: torch.device
+    world: World
+    share: Share
+    """Which samples of each micro-batch this process sees."""
+    global_batch: int
+    """Samples of one optimiser step, of all processes and micro-batches."""
     samples_per_epoch: int
     total_steps: int
 
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.world.device
 
-def prepare(config: TrainConfig) -> Plan:
-    """Check everything, index the data and build the model.
 
-    Raises a `ClipError` for what the user can mend: a launcher with several processes, a device, a model name,
-    weights or data that are not there or do not fit.
+def prepare(config: TrainConfig, world: World | None = None) -> Plan:
+    """Check everything, index the data and build the model, for one process of `world` (None: there is one).
+
+    Raises a `ClipError` for what the user can mend: a device, a model name, weights or data that are not there or do
+    not fit.
     """
     _refuse_to_run_in_a_worker()
-    _refuse_several_processes()
-    device = resolve_device(config.run.device)
+    world = world or World(device=resolve_device(config.run.device))
+    device = world.device
     _refuse_captioners(config.model.model)
     source = open_source(config.data)
     bundle = _build_bundle(config, device)
     _say_which_loss(config.optim, bundle.model)
     samples_per_epoch = config.data.train_num_samples or len(source)
-    total_steps = -(-config.optim.epochs * samples_per_epoch // config.optim.batch_size)
+    local_batch, whole = config.optim.batch_size, config.optim.batch_size * world.size
+    global_batch = whole * config.optim.accum_freq
+    total_steps = -(-config.optim.epochs * samples_per_epoch // global_batch)
     transform = build_transform(bundle.config.preprocess, train=True, augment=config.data.aug_cfg)
     order, whole_rows = Order(config.run.seed, len(source)), needs_whole_rows(bundle.config)
-    _log.info("%d samples in %d files, %d steps", len(source), len(source.groups), total_steps)
+    _log.info(
+        "%d samples in %d files, %d steps of %d samples", len(source), len(source.groups), total_steps, global_batch
+    )
     if config.optim.warmup >= total_steps:
         _log.warning(
             "the warm-up of %d steps is longer than the run of %d: the learning rate never reaches %g (--warmup)",
@@ -79,14 +94,16 @@ def prepare(config: TrainConfig) -> Plan:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if config.data.workers > cores:
         _log.warning("%d workers on %d cores take time from each other (--workers)", config.data.workers, cores)
-    if config.optim.batch_size > len(source):
-        _log.warning("the batch of %d is larger than the data of %d samples", config.optim.batch_size, len(source))
+    if global_batch > len(source):
+        _log.warning("the batch of %d is larger than the data of %d samples", global_batch, len(source))
     return Plan(
-        config=config.replace(device=str(device)),
+        config=config.replace(device=str(device)) if world.size == 1 else config,
         bundle=bundle,
         source=source,
         decoder=Decoder(source, order, transform, bundle.tokenizer, whole_rows=whole_rows),
-        device=device,
+        world=world,
+        share=Share(size=local_batch, first=world.rank * local_batch, whole=whole),
+        global_batch=global_batch,
         samples_per_epoch=samples_per_epoch,
         total_steps=total_steps,
     )
@@ -107,16 +124,6 @@ def _refuse_captioners(model: str) -> None:
             f"model is {model!r}, which also writes captions: clip-train has no loss for its decoder yet. Train an "
             "architecture without one (clip_core.list_models() names all)."
         )
-
-
-def _refuse_several_processes() -> None:
-    for variable in ("WORLD_SIZE", "SLURM_NTASKS"):
-        value = os.environ.get(variable, "1")
-        if value not in ("", "1"):
-            raise ConfigError(
-                f"{variable} is {value}: clip-train runs in one process so far, and {value} of them would train "
-                f"{value} separate models. Start one process, without torchrun or srun."
-            )
 
 
 def _build_bundle(config: TrainConfig, device: torch.device) -> clip_core.Bundle:

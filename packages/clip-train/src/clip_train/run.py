@@ -15,10 +15,11 @@ import clip_core
 from clip_train.config import TrainConfig
 from clip_train.data.loader import explain_dead_workers
 from clip_train.guard import TrainingDiverged
-from clip_train.metrics import MetricsFile, SampleAccount
+from clip_train.metrics import MetricsFile
 from clip_train.plan import Plan, prepare
 from clip_train.run_folder import RunFolder, log_level
-from clip_train.trainer import Fit, fit
+from clip_train.trainer import Running, fit, start
+from clip_train.world import World, join
 
 __all__ = ["RunResult", "train"]
 
@@ -50,47 +51,78 @@ class RunResult:
 def train(config: TrainConfig, *, progress: bool = False) -> RunResult:
     """Train as `config` says and leave the run folder `<logs>/<name>` behind.
 
-    Everything is checked before the folder is made. `progress` shows a bar on stderr. Raises a `ClipError` for what
+    Everything is checked before the folder is made. `progress` shows a bar on stderr. Started by torchrun or srun, this
+    is one of several processes that train together; the first writes the folder. Raises a `ClipError` for what
     the user can mend and for training that diverged; a run that is cut short keeps its metrics and has no bundle.
     """
-    with log_level(logging.DEBUG if config.run.debug else logging.INFO):
-        RunFolder.check(config)
-        plan = prepare(config)
-        RunFolder.check(config, bytes_needed=sum(value.nbytes for value in plan.bundle.model.state_dict().values()))
-        folder, config = RunFolder.create(plan.config)
-    with folder.logging(debug=config.run.debug):
+    with join(config) as world, log_level(_level(config, world)):
+        world.first_does(lambda: RunFolder.check(config))
+        plan = world.together(lambda: prepare(config, world))
+        needed = sum(value.nbytes for value in plan.bundle.model.state_dict().values())
+        world.first_does(lambda: RunFolder.check(config, bytes_needed=needed))
+        path, config = world.first_does(lambda: _create_folder(plan.config))
+        return _train(plan, config, RunFolder(path), progress and world.is_first)
+
+
+def _level(config: TrainConfig, world: World) -> int:
+    if config.run.debug:
+        return logging.DEBUG
+    return logging.INFO if world.is_first else logging.WARNING
+
+
+def _create_folder(config: TrainConfig) -> tuple[Path, TrainConfig]:
+    folder, resolved = RunFolder.create(config)
+    return folder.path, resolved
+
+
+def _train(plan: Plan, config: TrainConfig, folder: RunFolder, progress: bool) -> RunResult:
+    first = plan.world.is_first
+    with contextlib.ExitStack() as stack:
+        if first:
+            stack.enter_context(folder.logging(debug=config.run.debug))
         _log.info("run folder %s", folder.path)
         _log.info("clip-train with torch %s on %s, %s", torch.__version__, plan.device, config.run.precision)
-        state, account = Fit(), SampleAccount(plan.source)
+        metrics = stack.enter_context(MetricsFile(folder.metrics)) if first else None
+        show = stack.enter_context(_bar(plan, progress))
+        running = start(plan, record=metrics.write if metrics else lambda values: None, show=show)
         try:
-            with MetricsFile(folder.metrics) as metrics, _bar(plan, progress) as show, explain_dead_workers():
-                fit(plan, state, account, metrics.write, show)
-            return _finish(plan, config, folder, state, account)
+            with explain_dead_workers():
+                fit(running)
+            return _finish(running, config, folder)
         except KeyboardInterrupt:
             _log.warning(
                 "interrupted after %d of %d steps: %s has a record of each, no bundle was written",
-                state.steps,
+                running.state.steps,
                 plan.total_steps,
                 folder.metrics,
             )
-            folder.write_summary(_summary(plan, state, account, finished=False))
+            _write_summary(running, folder, finished=False)
             raise
         except Exception as error:
-            _log.error("stopped after %d of %d steps: %s", state.steps, plan.total_steps, error)
-            folder.write_summary(_summary(plan, state, account, finished=False))
+            _log.error("stopped after %d of %d steps: %s", running.state.steps, plan.total_steps, error)
+            _write_summary(running, folder, finished=False)
             raise
 
 
-def _finish(plan: Plan, config: TrainConfig, folder: RunFolder, state: Fit, account: SampleAccount) -> RunResult:
+def _write_summary(running: Running, folder: RunFolder, *, finished: bool) -> None:
+    # Where the run was cut short the other processes may be gone: only what this one knows.
+    if running.plan.world.is_first:
+        folder.write_summary(_summary(running, running.account.summary(), finished=finished))
+
+
+def _finish(running: Running, config: TrainConfig, folder: RunFolder) -> RunResult:
+    plan, state = running.plan, running.state
     if state.loss is None:
         raise TrainingDiverged(f"None of the {state.steps} steps had a finite loss; no weights were written.")
     for name, parameter in plan.bundle.model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise TrainingDiverged(f"The weights {name} are not finite; no weights were written. Lower --lr.")
     plan.bundle.model.eval()
-    clip_core.save(plan.bundle, folder.bundle)
-    summary = _summary(plan, state, account, finished=True)
-    folder.write_summary(summary)
+    for rank, findings in enumerate(plan.world.gather(running.account.findings())):
+        if rank != plan.world.rank:
+            running.account.merge(findings)
+    summary = _summary(running, running.account.summary(), finished=True)
+    plan.world.first_does(lambda: _leave(plan, folder, summary))
     _log.info("bundle %s, loss %.5g, %.0f samples/s", folder.bundle, state.loss, summary["samples_per_second"])
     return RunResult(
         folder=folder.path,
@@ -101,19 +133,26 @@ def _finish(plan: Plan, config: TrainConfig, folder: RunFolder, state: Fit, acco
         loss=state.loss,
         samples_per_second=summary["samples_per_second"],
         skipped_steps=state.skipped_steps,
-        skipped_samples=account.skipped_samples,
-        truncated_captions=account.truncated_captions,
+        skipped_samples=running.account.skipped_samples,
+        truncated_captions=running.account.truncated_captions,
     )
 
 
-def _summary(plan: Plan, state: Fit, account: SampleAccount, *, finished: bool) -> dict[str, Any]:
+def _leave(plan: Plan, folder: RunFolder, summary: dict[str, Any]) -> None:
+    clip_core.save(plan.bundle, folder.bundle)
+    folder.write_summary(summary)
+
+
+def _summary(running: Running, account: dict[str, Any], *, finished: bool) -> dict[str, Any]:
+    state = running.state
     speed = state.samples_seen / state.seconds if state.seconds else 0.0
     return {
         "finished": finished,
-        "total_steps": plan.total_steps,
+        "total_steps": running.plan.total_steps,
+        "processes": running.plan.world.size,
         **dataclasses.asdict(state),
         "samples_per_second": speed,
-        **account.summary(),
+        **account,
     }
 
 
@@ -121,7 +160,7 @@ def _summary(plan: Plan, state: Fit, account: SampleAccount, *, finished: bool) 
 def _bar(plan: Plan, wanted: bool) -> Iterator[Callable[[int, float], None]]:
     from tqdm import tqdm
 
-    total = plan.total_steps * plan.config.optim.batch_size
+    total = plan.total_steps * plan.global_batch
     with tqdm(total=total, unit=" samples", unit_scale=True, disable=not wanted, dynamic_ncols=True) as bar:
 
         def show(samples: int, loss: float) -> None:

@@ -1,28 +1,35 @@
-"""The loop and nothing else: batch, loss, gradient, update, record."""
+"""The loop and nothing else: batches, gradient, update, record.
+
+What happens between two steps (saving, evaluating, stopping) belongs to services, which the loop calls after each step.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clip_core import Clip
+from clip_train.data.decode import Batch
 from clip_train.data.loader import iterate_batches
-from clip_train.guard import FiniteGuard, TrainingDiverged
+from clip_train.gradients import backward
+from clip_train.guard import Guard, TrainingDiverged
 from clip_train.keyed import MODEL, mix
-from clip_train.loss import ContrastiveLoss
 from clip_train.metrics import SampleAccount
-from clip_train.optim import build_optimizer, clamp_logit_scale, set_learning_rate
+from clip_train.objective import Objective, build_objective
+from clip_train.optim import build_optimizer, clamp_logit_scale, set_learning_rate, take_step
+from clip_train.parallel import spread
 from clip_train.plan import Plan
 from clip_train.precision import autocast
 from clip_train.schedule import learning_rate
 
-__all__ = ["Fit", "fit"]
+__all__ = ["Fit", "Running", "Service", "fit", "start"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,102 +41,237 @@ class Fit:
     steps: int = 0
     """Optimiser steps taken or skipped."""
     samples_seen: int = 0
+    """By all processes together."""
     loss: float | None = None
-    """Of the last step in which it was finite."""
+    """Of the last step in which it was finite, over the whole batch."""
     seconds: float = 0.0
     skipped_steps: int = 0
     """Steps without an update, because loss or gradient was not finite."""
 
 
-def fit(
-    plan: Plan,
-    state: Fit,
-    account: SampleAccount,
-    record: Callable[[dict[str, Any]], None],
-    show: Callable[[int, float], None],
-) -> None:
-    """Train `plan.bundle.model` in place; `state` and `account` follow every step.
+@dataclasses.dataclass(slots=True)
+class Running:
+    """Everything that a run consists of while it runs; what a checkpoint has to hold is in here."""
 
-    Args:
-        plan: what `prepare` made.
-        state: starts empty.
-        account: takes the samples that were skipped or truncated.
-        record: is called once per optimiser step with the values of `metrics.jsonl`.
-        show: is called once per step with the number of samples and the loss, for a progress bar.
+    plan: Plan
+    model: nn.Module
+    """What is called: the bundle's model, spread over the processes."""
+    objective: Objective
+    optimizer: torch.optim.Optimizer
+    guard: Guard
+    account: SampleAccount
+    state: Fit
+    record: Callable[[dict[str, Any]], None]
+    """Takes the values of `metrics.jsonl`, once per step, on every process; all but the first write nothing."""
+    show: Callable[[int, float], None]
+    """Takes the number of samples and the loss, once per step, for a progress bar."""
+    votes: dict[str, bool] = dataclasses.field(default_factory=dict)
+    """What a service of this process wants all of them to do, by name; after the next step it is in `agreed`."""
+    agreed: set[str] = dataclasses.field(default_factory=set)
+    """What at least one process voted for in the step that was recorded last; the same set on every process."""
+    stop: bool = False
+    """Set by a service, on every process after the same step: the loop ends."""
+
+
+class Service(Protocol):
+    """Something that happens beside the loop: saving, evaluating, stopping."""
+
+    votes: tuple[str, ...]
+    """Names under which it votes in `Running.votes`; the same on every process."""
+
+    def after_step(self, running: Running, admitted: Tensor) -> None:
+        """Is called after each step on every process, in the same order of services.
+
+        admitted: boolean scalar on the device, whether the update was applied; looking at it waits for the device.
+        """
+        ...
+
+
+def start(
+    plan: Plan,
+    *,
+    record: Callable[[dict[str, Any]], None] = lambda values: None,
+    show: Callable[[int, float], None] = lambda samples, loss: None,
+) -> Running:
+    """What the loop works on, at the beginning of a run."""
+    config = plan.config
+    return Running(
+        plan=plan,
+        model=spread(plan.bundle.model, config.parallel, plan.world),
+        objective=build_objective(config.optim),
+        optimizer=build_optimizer(plan.bundle.model, config.optim),
+        guard=Guard(),
+        account=SampleAccount(plan.source),
+        state=Fit(),
+        record=record,
+        show=show,
+    )
+
+
+def fit(running: Running, services: Sequence[Service] = ()) -> None:
+    """Train from where `running` stands to the end of the run, or until a service stops it.
 
     Raises:
         TrainingDiverged: too many steps in a row were not finite, or the weights at the end give no numbers.
         DataError: the data cannot be read any more.
     """
-    config, device, model = plan.config, plan.device, plan.bundle.model
-    optim, precision, seed = config.optim, config.run.precision, config.run.seed
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = build_optimizer(model, optim)
-    contrastive = ContrastiveLoss("siglip" if optim.siglip else "clip", optim.loss_dist_impl)
-    guard = FiniteGuard()
-    model.train()
-    steps = range(plan.total_steps)
-    batches = iterate_batches(plan.decoder, optim.batch_size, steps, workers=config.data.workers, device=device)
-    start = before = time.perf_counter()
+    plan, state = running.plan, running.state
+    config, accumulated = plan.config, plan.config.optim.accum_freq
+    running.model.train()
+    running.votes = {name: False for service in services for name in service.votes}
+    steps = range(state.steps, plan.total_steps)
+    numbers = range(steps.start * accumulated, steps.stop * accumulated)
+    batches = iterate_batches(plan.decoder, plan.share, numbers, workers=config.data.workers, device=plan.device)
+    ledger = _Ledger(running, lag=1 if plan.device.type == "cuda" else 0)
+    before = time.perf_counter()
+    micro: list[Batch] = []
     for step in steps:
-        batch = next(batches)
-        account.add(batch)
+        micro = [next(batches) for _ in range(accumulated)]
+        for batch in micro:
+            running.account.add(batch)
         ready = time.perf_counter()
-        images = batch.images.to(device, non_blocking=True)
-        tokens = batch.tokens.to(device, non_blocking=True)
-        rate = learning_rate(optim, step, plan.total_steps)
-        set_learning_rate(optimizer, rate)
-        # What the model draws itself is keyed as the data is, so nothing depends on who drew before it.
-        torch.manual_seed(mix(MODEL, seed, step) >> 1)
-        optimizer.zero_grad()
-        with autocast(precision, device):
-            output = model(images, tokens, batch.lengths.tolist())
-            loss = contrastive(*output)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        values = torch.stack([loss.detach().float(), norm.float(), output.logit_scale.detach().float()]).tolist()
-        loss_value, norm_value, scale = values
-        updated = guard.admits(step + 1, loss_value, norm_value)
-        if updated:
-            if optim.grad_clip_norm is not None:
-                torch.nn.utils.clip_grads_with_norm_(parameters, optim.grad_clip_norm, norm)
-            optimizer.step()
-            clamp_logit_scale(model.logit_scale)
-            state.loss = loss_value
+        micro = [_to_device(batch, plan.device) for batch in micro]
+        admitted, names, values = _step(running, step, micro)
         now = time.perf_counter()
         state.steps = step + 1
-        state.samples_seen = state.steps * optim.batch_size
-        state.seconds = now - start
+        state.samples_seen = state.steps * plan.global_batch
+        state.seconds += now - before
+        ledger.add(_Entry(step, names, values, now - before, ready - before, now))
+        before = now
+        for service in services:
+            service.after_step(running, admitted)
+        if running.stop:
+            break
+    ledger.settle()
+    if micro:
+        _check_model(plan.bundle.model, micro[-1])
+
+
+def _step(running: Running, step: int, micro: Sequence[Batch]) -> tuple[Tensor, list[str], Tensor]:
+    """One update; whether it was applied, the names of the losses, and the numbers of its record, on the device."""
+    plan, optimizer = running.plan, running.optimizer
+    config, model = plan.config, plan.bundle.model
+    set_learning_rate(optimizer, learning_rate(config.optim, step, plan.total_steps))
+    optimizer.zero_grad()
+
+    def seed(number: int) -> None:
+        # What the model draws itself is keyed as the data is, so nothing depends on who drew before it.
+        torch.manual_seed(mix(MODEL, config.run.seed, step, number, plan.world.rank) >> 1)
+
+    losses = backward(
+        running.model,
+        running.objective,
+        micro,
+        context=lambda: autocast(config.run.precision, plan.device),
+        seed=seed,
+    )
+    parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])  # type: ignore[misc]
+    # One small message per step: the loss of the whole batch, what was lost, and what services want.
+    shared = torch.tensor(
+        [
+            float(sum(len(batch.skipped) for batch in micro)),
+            float(sum(len(batch.truncated) for batch in micro)),
+            *(float(vote) for vote in running.votes.values()),
+        ]
+    ).to(plan.device, non_blocking=True)
+    own = torch.stack([loss.float() for loss in losses.values()])
+    shared = plan.world.sum(torch.cat([own / plan.world.size, shared]))
+    loss = shared[: len(losses)].sum()
+    admitted = running.guard.admits(loss, norm)
+    if config.optim.grad_clip_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, config.optim.grad_clip_norm, norm)
+    scale = model.logit_scale.detach().float().exp()
+    take_step(optimizer, admitted)
+    clamp_logit_scale(model.logit_scale)
+    running.votes = dict.fromkeys(running.votes, False)
+    return admitted, list(losses), torch.cat([torch.stack([admitted.float(), loss, norm.float(), scale]), shared])
+
+
+@dataclasses.dataclass(slots=True)
+class _Entry:
+    step: int
+    losses: list[str]
+    values: Tensor
+    seconds: float
+    waited: float
+    at: float
+
+
+class _Ledger:
+    """Turns the numbers of each step into its record; on a GPU a step later, so that the program does not wait."""
+
+    def __init__(self, running: Running, *, lag: int) -> None:
+        self._running = running
+        self._lag = lag
+        self._waiting: deque[_Entry] = deque()
+
+    def add(self, entry: _Entry) -> None:
+        """Take over a step, and record what is `lag` steps old."""
+        self._waiting.append(entry)
+        while len(self._waiting) > self._lag:
+            self._record(self._waiting.popleft())
+
+    def settle(self) -> None:
+        """Record what is left."""
+        while self._waiting:
+            self._record(self._waiting.popleft())
+
+    def _record(self, entry: _Entry) -> None:
+        running = self._running
+        plan, state, guard = running.plan, running.state, running.guard
+        admitted, loss, norm, scale, *rest = entry.values.tolist()
+        parts, (skipped, truncated, *votes) = rest[: len(entry.losses)], rest[len(entry.losses) :]
+        running.agreed = {name for name, count in zip(running.votes, votes, strict=True) if count}
+        number, updated = entry.step + 1, bool(admitted)
+        guard.note(number, loss, norm, updated=updated)
+        if updated:
+            state.loss = loss
         state.skipped_steps = guard.skipped
-        record(
+        rate = learning_rate(plan.config.optim, entry.step, plan.total_steps)
+        running.record(
             {
-                "step": state.steps,
-                "epoch": step * optim.batch_size // plan.samples_per_epoch,
-                "samples_seen": state.samples_seen,
-                "loss": loss_value,
+                "step": number,
+                "epoch": entry.step * plan.global_batch // plan.samples_per_epoch,
+                "samples_seen": number * plan.global_batch,
+                "loss": loss,
+                **(
+                    {f"{name}_loss": part for name, part in zip(entry.losses, parts, strict=True)}
+                    if len(parts) > 1
+                    else {}
+                ),
                 "updated": updated,
-                "samples_per_second": optim.batch_size / (now - before),
+                "samples_per_second": plan.global_batch / entry.seconds,
                 "lr": rate,
                 "logit_scale": scale,
-                "grad_norm": norm_value,
-                "data_seconds": ready - before,
-                "step_seconds": now - before,
-                "skipped_samples": len(batch.skipped),
-                "truncated_captions": len(batch.truncated),
+                "grad_norm": norm,
+                "data_seconds": entry.waited,
+                "step_seconds": entry.seconds,
+                "skipped_samples": int(skipped),
+                "truncated_captions": int(truncated),
             }
         )
-        show(optim.batch_size, loss_value)
-        if state.steps % config.run.log_every_n_steps == 0 or state.steps in (1, plan.total_steps):
-            _log_step(plan, state, loss_value, rate, scale)
-        guard.check(state.steps)
-        before = now
-    _check_model(model, images, tokens)
+        running.show(plan.global_batch, loss)
+        if number % plan.config.run.log_every_n_steps == 0 or number in (1, plan.total_steps):
+            _log_step(plan, state, number, loss, rate, scale)
+        guard.check(number)
+
+
+def _parts(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    return {f"{name}_loss": value for name, value in zip(names, values, strict=True)}
+
+
+def _to_device(batch: Batch, device: torch.device) -> Batch:
+    # The lengths stay: the text tower packs by them, and must not wait for the device to know them.
+    return batch._replace(
+        images=batch.images.to(device, non_blocking=True), tokens=batch.tokens.to(device, non_blocking=True)
+    )
 
 
 @torch.no_grad()
-def _check_model(model: Clip, images: Tensor, tokens: Tensor) -> None:
+def _check_model(model: Clip, batch: Batch) -> None:
     """Raise `TrainingDiverged` unless the trained weights still give numbers: finite weights may have overflowed."""
-    output = model(images, tokens)
+    output = model(batch.images, batch.tokens)
     if not (output.image_features.isfinite().all() and output.text_features.isfinite().all()):
         raise TrainingDiverged(
             "The trained weights give features that are not finite; no weights were written. Lower --lr, lengthen "
@@ -137,12 +279,12 @@ def _check_model(model: Clip, images: Tensor, tokens: Tensor) -> None:
         )
 
 
-def _log_step(plan: Plan, state: Fit, loss: float, rate: float, scale: float) -> None:
+def _log_step(plan: Plan, state: Fit, number: int, loss: float, rate: float, scale: float) -> None:
     speed = state.samples_seen / state.seconds
-    left = (plan.total_steps - state.steps) * plan.config.optim.batch_size / speed
+    left = (plan.total_steps - number) * plan.global_batch / speed
     _log.info(
         "step %d of %d, loss %.5g, lr %.3g, logit scale %.3f, %.0f samples/s, %.0f s left",
-        state.steps,
+        number,
         plan.total_steps,
         loss,
         rate,

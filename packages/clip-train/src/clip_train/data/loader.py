@@ -1,6 +1,6 @@
-"""Batches by step number, decoded ahead of time by torch's DataLoader.
+"""Batches by number, decoded ahead of time by torch's DataLoader.
 
-The sampler hands out step numbers and a step is a pure function of its number, so the loader carries no state and
+The sampler hands out numbers and a batch is a pure function of its number, so the loader carries no state and
 starts anywhere. Workers run through all epochs without a stop in between.
 
 Workers are forked on Linux, whatever this version of Python prefers (3.14: forkserver): they start in no time, share
@@ -15,6 +15,7 @@ What this room leaves out: what is in a batch (`decode`), and logging: a batch b
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import signal
 import sys
@@ -28,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from clip_core.errors import ClipError
 from clip_train.data.decode import Batch, Decoder
 
-__all__ = ["StepDataset", "WorkerDied", "explain_dead_workers", "iterate_batches"]
+__all__ = ["Share", "StepDataset", "WorkerDied", "explain_dead_workers", "iterate_batches"]
 
 
 class WorkerDied(ClipError):
@@ -45,29 +46,47 @@ class WorkerDied(ClipError):
         )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Share:
+    """Which slots of the run's one line this process fills: `size` in a row, out of each `whole`, from `first` on.
+
+    The slots of a step stand in a row whatever the number of processes, so that a global batch is the same set.
+    """
+
+    size: int
+    """Samples of this process in one micro-batch."""
+    first: int = 0
+    whole: int = 0
+    """Samples of all processes in one micro-batch; 0: `size`."""
+
+    def slots(self, number: int) -> range:
+        """Those of micro-batch `number`, counted from the beginning of the run."""
+        first = number * (self.whole or self.size) + self.first
+        return range(first, first + self.size)
+
+
 class StepDataset(Dataset[Batch | ClipError]):
-    """Step number (from 0) -> its batch, or the error that kept it from being made.
+    """Number of a micro-batch (from 0) -> the batch, or the error that kept it from being made.
 
     An error travels as a value: torch would bury its words in a traceback of the worker.
     """
 
-    def __init__(self, decoder: Decoder, batch_size: int) -> None:
+    def __init__(self, decoder: Decoder, share: Share) -> None:
         self.decoder = decoder
-        self.batch_size = batch_size
+        self.share = share
 
-    def __getitem__(self, step: int) -> Batch | ClipError:
+    def __getitem__(self, number: int) -> Batch | ClipError:
         count = self.decoder.order.count
-        first = step * self.batch_size
         try:
-            return self.decoder.batch(divmod(slot, count) for slot in range(first, first + self.batch_size))
+            return self.decoder.batch(divmod(slot, count) for slot in self.share.slots(number))
         except ClipError as error:
             return error
 
 
 def iterate_batches(
-    decoder: Decoder, batch_size: int, steps: range, *, workers: int, device: torch.device
+    decoder: Decoder, share: Share, numbers: range, *, workers: int, device: torch.device
 ) -> Iterator[Batch]:
-    """The batches of `steps`, in order, read ahead by `workers` processes (0: read when asked for).
+    """The micro-batches `numbers`, in order, read ahead by `workers` processes (0: read when asked for).
 
     Batches are in pinned memory where `device` is a GPU. Raises what `Decoder.batch` raises, and `WorkerDied` when a
     worker does not even start; for one that dies later see `explain_dead_workers`.
@@ -76,9 +95,9 @@ def iterate_batches(
         # More workers than cores may be what is wanted, and --workers has open_clip's default; the log says it.
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
         loader: DataLoader[Batch | ClipError] = DataLoader(
-            StepDataset(decoder, batch_size),
+            StepDataset(decoder, share),
             batch_size=None,
-            sampler=steps,
+            sampler=numbers,
             num_workers=workers,
             collate_fn=_as_is,  # type: ignore[arg-type]  # without a batch size it gets one batch, not a list
             pin_memory=device.type == "cuda",

@@ -1,0 +1,232 @@
+"""The processes of a run: which one this is, how they meet, and what they tell each other beside gradients.
+
+Started by torchrun, by SLURM's srun, or alone, without a flag that says so. What this room leaves out: how the model is
+spread over them (`parallel`) and the losses' own messages (`loss`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from clip_core.device import resolve_device
+from clip_core.errors import ClipError, ConfigError
+from clip_train.config import TrainConfig
+
+__all__ = ["PeerFailed", "Place", "World", "find_place", "join"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+# Long enough for one process to index the data while the others wait, short enough to be noticed.
+_MEETING = timedelta(minutes=10)
+
+
+class PeerFailed(ClipError):
+    """Another process of the run met an error that ends all; quotes it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a launcher put this process."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    """Among the processes of its host."""
+    launcher: str = ""
+    """"torchrun", "srun", or "" for a process of its own."""
+    meeting: str | None = None
+    """Where the processes meet, as "tcp://host:port"; None where the environment says it (MASTER_ADDR)."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """The processes of a run, as one of them sees it."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    device: torch.device = torch.device("cpu")
+    control: dist.ProcessGroup | None = None
+    """A group of CPUs for small messages, which wait for no GPU."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what is written once."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """`values` summed over all processes, in place, where they are; on a GPU the program does not wait."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """The `value` of every process, by rank; anything that pickles."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value, group=self.control)
+        return found
+
+    def from_first(self, value: Any) -> Any:
+        """The `value` of the first process."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def together(self, work: Callable[[], T]) -> T:
+        """What `work` gives on this process; where it fails on one process, all raise.
+
+        Raises:
+            ClipError: this process's own error; `PeerFailed`, which quotes it, on the others.
+        """
+        result: T | None = None
+        own: ClipError | None = None
+        try:
+            result = work()
+        except ClipError as error:
+            if self.size == 1:
+                raise
+            own = error
+        words = self.gather(None if own is None else str(own))
+        if own is not None:
+            raise own
+        failed = [rank for rank, text in enumerate(words) if text is not None]
+        if failed:
+            raise PeerFailed(f"Process {failed[0]} of {self.size} cannot go on: {words[failed[0]]}")
+        return result  # type: ignore[return-value]
+
+    def first_does(self, work: Callable[[], T]) -> T:
+        """What `work` gives on the first process, which alone does it; its error is everybody's."""
+        result = self.together(work if self.is_first else lambda: None)
+        return self.from_first(result)  # type: ignore[no-any-return]
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        if self.size > 1:
+            dist.barrier(group=self.control)
+
+
+def find_place(environment: Mapping[str, str]) -> Place:
+    """This process's place as torchrun or srun tell it in the environment.
+
+    Raises:
+        ConfigError: a number that is none, or a rank outside of its world.
+    """
+    if _number(environment, "WORLD_SIZE", 1) > 1:
+        return _checked(
+            Place(
+                rank=_number(environment, "RANK"),
+                size=_number(environment, "WORLD_SIZE"),
+                local_rank=_number(environment, "LOCAL_RANK", 0),
+                launcher="torchrun",
+            )
+        )
+    # A shell inside of an allocation has SLURM_NTASKS too; a process that srun started has a place in a step.
+    if _number(environment, "SLURM_NTASKS", 1) > 1 and "SLURM_PROCID" in environment and "SLURM_STEP_ID" in environment:
+        meeting = None if "MASTER_ADDR" in environment else _slurm_meeting(environment)
+        return _checked(
+            Place(
+                rank=_number(environment, "SLURM_PROCID"),
+                size=_number(environment, "SLURM_NTASKS"),
+                local_rank=_number(environment, "SLURM_LOCALID", 0),
+                launcher="srun",
+                meeting=meeting,
+            )
+        )
+    return Place()
+
+
+@contextlib.contextmanager
+def join(config: TrainConfig) -> Iterator[World]:
+    """The processes of this run, met and, at the end, parted.
+
+    Raises:
+        ConfigError: the launcher's environment cannot be used, more processes than GPUs, or they do not meet.
+    """
+    place = find_place(os.environ)
+    device = _device(config.run.device, place)
+    if place.size == 1:
+        yield World(device=device)
+        return
+    backend = config.parallel.dist_backend or ("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    method = config.parallel.dist_url or place.meeting or "env://"
+    try:
+        dist.init_process_group(backend, init_method=method, timeout=_MEETING, rank=place.rank, world_size=place.size)
+    except (RuntimeError, ValueError, dist.DistError) as error:
+        raise ConfigError(
+            f"The {place.size} processes of this run do not meet ({backend} at {method}): {error}. Check that all of "
+            "them were started, and that MASTER_ADDR and MASTER_PORT, or --dist-url, name a place that all hosts reach."
+        ) from error
+    try:
+        control: Any = dist.new_group(backend="gloo")
+        _log.info("process %d of %d (%s), %s, %s", place.rank, place.size, place.launcher, device, backend)
+        yield World(rank=place.rank, size=place.size, local_rank=place.local_rank, device=device, control=control)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(name: str, place: Place) -> torch.device:
+    device = resolve_device(name)
+    if device.type != "cuda" or ":" in name or place.size == 1:
+        return device
+    count = torch.cuda.device_count()
+    if place.local_rank >= count:
+        raise ConfigError(
+            f"Process {place.rank} is number {place.local_rank} on its host, which has {count} GPU(s). Start one "
+            "process for each GPU (torchrun --nproc-per-node), or give --device."
+        )
+    return torch.device("cuda", place.local_rank)
+
+
+def _checked(place: Place) -> Place:
+    if not 0 <= place.rank < place.size:
+        raise ConfigError(f"{place.launcher} gave rank {place.rank} in a world of {place.size} processes.")
+    return place
+
+
+def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+    text = environment.get(name, "").strip()
+    if not text:
+        if default is None:
+            raise ConfigError(f"{name} is missing in the environment; a launcher of several processes sets it.")
+        return default
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{name} is {text!r} in the environment; allowed: a whole number.") from None
+
+
+def _slurm_meeting(environment: Mapping[str, str]) -> str:
+    """The first host of the step, at a port that no other job is likely to have."""
+    hosts = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_NODELIST") or "127.0.0.1"
+    port = 15_000 + _number(environment, "SLURM_JOB_ID", 0) % 40_000
+    return f"tcp://{_first_host(hosts)}:{port}"
+
+
+def _first_host(hosts: str) -> str:
+    """The first of SLURM's "node[003-007,9],other": "node003"."""
+    first = re.match(r"[^,\[]+(?:\[([^\]]+)\])?[^,]*", hosts)
+    if first is None:
+        raise ConfigError(f"SLURM's list of hosts {hosts!r} cannot be read; set MASTER_ADDR and MASTER_PORT.")
+    if first[1] is None:
+        return first[0]
+    number = re.split(r"[,-]", first[1])[0]
+    return re.sub(r"\[[^\]]+\]", number, first[0])
