@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from clip_core.command import run
 from clip_hub import publish_commands, weights_commands
 from clip_hub.__about__ import __version__
+from clip_hub.in_flags import speaking_of_flags
 from clip_hub.listing import LEGEND, SORTS, as_values, card, matching, ordered, table
 from clip_hub.names import resolve
 from clip_hub.registry import all_tags, rows_of
@@ -85,7 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # huggingface_hub prints its own warnings; passed on to ours they would stand there twice.
     logging.getLogger("huggingface_hub").propagate = False
-    return run(lambda: options.action(options), parser.prog)
+
+    def act() -> int | None:
+        with speaking_of_flags(vars(options)):
+            code: int | None = options.action(options)
+            return code
+
+    return run(act, parser.prog)
 
 
 def _list(options: argparse.Namespace) -> None:

@@ -180,6 +180,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from clip_hub.in_flags import in_flags
     from clip_hub.verification import verify
 
     report = verify(
@@ -189,7 +190,7 @@ def _verify(options: argparse.Namespace) -> int:
         print(json.dumps(report.to_json(), indent=1))
     else:
         for check in report.checks:
-            print(f"{check.result:<7}  {check.what}: {check.message}")
+            print(f"{check.result:<7}  {check.what}: {in_flags(check.message, vars(options))}")
     return 0 if report.ok else 1
 
 
