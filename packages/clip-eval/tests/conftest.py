@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,6 +56,20 @@ def write_shard(path: Path, samples: Iterable[dict[str, str | bytes]]) -> Path:
         for number, members in enumerate(samples):
             writer.write({"__key__": f"s{number:07d}", **members})
     return path
+
+
+@pytest.fixture(scope="session")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `eval_world.py` filled: what real processes found, together, and before they were killed."""
+    home = tmp_path_factory.mktemp("worlds")
+    script = Path(__file__).with_name("eval_world.py")
+    with (home / "output.txt").open("w") as output:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        ended = subprocess.run(
+            [sys.executable, script, home], stdout=output, stderr=output, env=environment, timeout=300
+        )
+    assert ended.returncode == 0, (home / "output.txt").read_text()
+    return home
 
 
 MakeDataset = Callable[..., Path]
@@ -124,3 +142,27 @@ def wds_files() -> Callable[..., dict[str, bytes]]:
         return found
 
     return made
+
+
+@pytest.fixture
+def start_apart() -> Iterator[Callable[..., Any]]:
+    """`start_apart(script, **told)`: a process that runs `script` under the name "apart" with the global TOLD, and the
+    end of a pipe on which it sends to TOLD["answer"]. It is forked from one that has imported everything."""
+    started = []
+
+    def start(script: Path, **told: object) -> Any:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["clip_eval.places.fetching", "clip_eval.building", "tqdm.auto", "pytest"])
+        ours, theirs = context.Pipe(duplex=False)
+        arguments = (str(script), {"TOLD": {**told, "answer": theirs}}, "apart")
+        process = context.Process(target=runpy.run_path, args=arguments, daemon=True)
+        process.start()
+        theirs.close()
+        started.append((process, ours))
+        return process, ours
+
+    yield start
+    for process, ours in started:
+        process.kill()
+        process.join()
+        ours.close()

@@ -100,7 +100,7 @@ class Encoder:
         """
         samples, clock = dataset.samples, Clock()
         units = _by_shard(samples)
-        self._agree(f"the samples of {dataset.name}", _hash(_members(samples)))
+        self._agree(f"the samples of {dataset.name}", f"{len(samples)}, {_hash(_members(samples))[:12]}")
         shards, names = self._image_files(samples, units, clock)
         with self._bar(len(samples), "images") as show:
             dealt = partial(show, processes=self.ranks.size)
@@ -156,7 +156,7 @@ class Encoder:
         check_tokenizer(self.bundle)
         # Texts that begin alike share that part of the work where they are in one batch (clip_core.layers.reading).
         distinct, clock = sorted(set(texts)), Clock()
-        self._agree("the texts", _hash(distinct))
+        self._agree("the texts", f"{len(distinct)}, {_hash(distinct)[:12]}")
         units = cut(range(len(distinct)), _TEXTS_IN_A_FILE)
         with self._bar(len(distinct), "texts") as show:
             dealt = partial(show, processes=self.ranks.size)
@@ -267,7 +267,7 @@ class Encoder:
         """Raises `ConfigError` unless all processes have the same input, weights and settings."""
         if self.ranks.size > 1:
             self.ranks.agree(what, value)
-            self.ranks.agree("the weights", weights_checksum(self.bundle.model))
+            self.ranks.agree("the weights", weights_checksum(self.bundle.model)[:12])
             self.ranks.agree("precision and batches", f"{self._how.precision}, {self.deterministic}, {self.batch_size}")
 
     def _made_with(self) -> dict[str, Any]:

@@ -225,8 +225,9 @@ def _message(error: Exception) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
+    """What gloo says, without its source file and its wishes."""
+    said = re.sub(r"^\[[^\]]*:\d+\] ", "", str(error)).partition(" This is typically")[0]
+    return said.splitlines()[0].rstrip(".") if said.strip() else type(error).__name__
 
 
 def _number(said: Mapping[str, str], name: str, default: int | None = None) -> int:
