@@ -67,7 +67,7 @@ def test_ema_and_convert(runs: list[str], tmp_path: Path, capsys) -> None:
         assert main(["convert", f"tiny:{tmp_path / 'last.pt'}", str(out), "--to", "open_clip", flag]) == 0
         assert torch.equal(load_file(out / "open_clip_model.safetensors")["text_projection"], state["text_projection"])
     assert main(["convert", f"tiny:{tmp_path / 'last.pt'}", str(tmp_path / "x"), "--to", "bundle"]) == 2
-    assert "pass ema=True" in capsys.readouterr().err
+    assert "pass --ema" in capsys.readouterr().err
 
 
 def test_verify_leaves_exit_code_1_on_a_finding(runs: list[str], capsys) -> None:
