@@ -156,7 +156,7 @@ def test_origins_stand_beside_each_other(record: Path, tmp_path: Path, run: Run)
 def test_settings_languages_and_splits_are_told_apart(record: Path, tmp_path: Path, run: Run) -> None:
     data = json.loads(record.read_text())
     data.pop("prompts", None)
-    data["details"]["templates"] = ["{c}"]
+    data["details"] |= {"templates": ["{c}"], "prompts": None}
     record.with_name("other.json").write_text(json.dumps(data))
     _, out, _ = run(record.parent)
     names = [line.split("  ")[0] for line in out.splitlines() if line.startswith("animals")]

@@ -20,6 +20,7 @@ import torch
 from clip_core import Bundle
 from clip_core.errors import DataError
 from clip_core.tokenizer.missing import MissingTokenizer
+from clip_core.zero_shot import fill_template
 from clip_eval.features import ImageFeatures
 from clip_eval.wds import WdsDataset
 
@@ -137,18 +138,24 @@ def run_facts(
 
 
 def prompt_facts(details: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The identity of the prompts of a classification: a hash of class names and templates, in their order.
+    """The identity of the prompts of a classification: a hash of every class's name and prompts.
 
     details, settings: of a record. None for a task without classes. Results of other prompts are another measurement.
     """
     classes = details.get("classes")
     if not isinstance(classes, list):
         return None
-    names = [entry["name"] for entry in classes]
+    names = [str(entry["name"]) for entry in classes]
     templates = details.get("templates")
-    prompts = details.get("prompts")
+    stated = details.get("prompts")
+    if isinstance(stated, dict) and "sha256" in stated:
+        digest = str(stated["sha256"])
+    else:
+        texts = [[fill_template(template, name) for template in templates or ()] for name in names]
+        pairs = json.dumps(list(zip(names, texts, strict=True)), ensure_ascii=False, separators=(",", ":"))
+        digest = hashlib.sha256(pairs.encode()).hexdigest()
     return {
-        "id": json_sha256([names, templates] if prompts is None else [names, templates, prompts])[:16],
+        "id": digest[:16],
         "language": settings.get("language"),
         "classes": len(names),
         "templates": None if templates is None else len(templates),

@@ -18,7 +18,17 @@ from clip_eval.records.facts import json_sha256
 from clip_eval.records.rows import Row, Score, is_share, main_metrics
 from clip_eval.suites import Suite
 
-__all__ = ["COLUMNS", "chosen_metrics", "format_score", "overview", "tidy", "to_csv", "to_parquet"]
+__all__ = [
+    "COLUMNS",
+    "SHORT_NAMES",
+    "chosen_metrics",
+    "format_score",
+    "in_catalogue_order",
+    "overview",
+    "tidy",
+    "to_csv",
+    "to_parquet",
+]
 
 COLUMNS = (
     *("dataset", "split", "task", "language", "model", "pretrained", "metric", "value", "low", "high", "n"),
@@ -26,7 +36,7 @@ COLUMNS = (
     *("prompts_id", "data_sha256", "seconds", "clip_eval", "torch", "created", "file"),
 )
 """Of the tables with one line for each number; new ones come at the end."""
-_SHORT = {
+SHORT_NAMES = {
     "mean_per_class_recall": "mean recall",
     "mean_average_precision": "mAP",
     "lp_mean_per_class_recall": "lp mean recall",
@@ -164,7 +174,7 @@ def overview(
     Models that do not fit into `width` columns stand in further tables. Averages are of main metrics: over the data
     sets that all models have, or those that `suite` names.
     """
-    rows = sorted(rows, key=_place) if suite is None else rows
+    rows = in_catalogue_order(rows) if suite is None else rows
     models = list(dict.fromkeys(_heading(row, rows) for row in rows))
     cells: dict[tuple[str, str], dict[str, tuple[Score, Row]]] = {}
     for row in rows:
@@ -174,7 +184,7 @@ def overview(
     body = [
         (
             label,
-            _SHORT.get(name, name),
+            SHORT_NAMES.get(name, name),
             _count(list(found.values())),
             *(format_score(_first(found.get(model)), share=is_share(name), digits=digits) for model in models),
         )
@@ -188,9 +198,10 @@ def overview(
     return "\n\n".join([*blocks, *_notes(rows, cells, digits)])
 
 
-def _place(row: Row) -> int:
-    """Data sets of the catalogue in its order, before all others."""
-    return names().index(row.dataset) if row.entry is not None else len(names())
+def in_catalogue_order(rows: Sequence[Row]) -> list[Row]:
+    """Data sets of the catalogue in its order, then all others as they come."""
+    places = {name: place for place, name in enumerate(names())}
+    return sorted(rows, key=lambda row: places.get(row.dataset, len(places)))
 
 
 def _heading(row: Row, rows: Sequence[Row]) -> str:
@@ -204,6 +215,8 @@ def _label(row: Row, rows: Sequence[Row]) -> str:
     same = [other for other in rows if other.dataset == row.dataset]
     if len({other.task for other in same}) > 1:
         parts.append(row.task.replace("_", " "))
+    if objective := row.settings.get("objective"):
+        parts.append(str(objective))
     if row.split != "test":
         parts.append(row.split)
     if len({other.language or "en" for other in same}) > 1 or (row.language or "en") != "en":
