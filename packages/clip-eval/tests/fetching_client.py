@@ -5,7 +5,7 @@ from __future__ import annotations
 from clip_core.errors import ClipError
 from clip_eval.places import fetch_dataset
 
-if __name__ == "client":
+if __name__ == "apart":
     told = globals()["TOLD"]
     if told["room"] is not None:
         import resource

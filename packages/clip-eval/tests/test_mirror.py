@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
-import multiprocessing
 import os
 import re
-import runpy
 import threading
 import time
 from collections.abc import Iterator
@@ -308,34 +306,13 @@ def test_not_enough_room_is_said_before(site: Site, tmp_path: Path, monkeypatch:
 # Several processes
 
 
-class Client:
-    """Another process that fetches."""
-
-    def __init__(self, url: str, cache: Path, room: int | None = None) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["clip_eval.places.fetching", "pytest", "webdataset", "hub_server"])
-        self._answer, theirs = context.Pipe(duplex=False)
-        told = {"answer": theirs, "url": url, "cache": cache, "room": room}
-        script = str(Path(__file__).with_name("fetching_client.py"))
-        self._process = context.Process(target=runpy.run_path, args=(script, {"TOLD": told}, "client"), daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.join()
-
-    def answer(self) -> str:
-        try:
-            return str(self._answer.recv())
-        finally:
-            self._process.join()
+SCRIPT = Path(__file__).with_name("fetching_client.py")
 
 
-def test_a_killed_fetch_is_continued(site: Site, tmp_path: Path) -> None:
+def test_a_killed_fetch_is_continued(start_apart, site: Site, tmp_path: Path) -> None:
     site.files["test/1.tar"] += bytes(4_000_000)
     site.slow = 0.01
-    client = Client(site.url, tmp_path)
+    client, _ = start_apart(SCRIPT, url=site.url, cache=tmp_path, room=None)
     until = time.monotonic() + 30
     while not list(tmp_path.glob("datasets/*/pets/test/.1.tar.*.incomplete")):
         assert time.monotonic() < until, "it began with nothing"
@@ -345,6 +322,7 @@ def test_a_killed_fetch_is_continued(site: Site, tmp_path: Path) -> None:
         assert time.monotonic() < until
         time.sleep(0.005)
     client.kill()
+    client.join()
     (folder,) = tmp_path.glob("datasets/*/pets")
     with pytest.raises(DataError, match="the folder holds 1"):
         open_dataset(folder)
@@ -356,18 +334,19 @@ def test_a_killed_fetch_is_continued(site: Site, tmp_path: Path) -> None:
     assert not [name for method, name, _ in site.requests if (method, name) == ("GET", "test/0.tar")]
 
 
-def test_two_processes_fetch_once(site: Site, tmp_path: Path) -> None:
+def test_two_processes_fetch_once(start_apart, site: Site, tmp_path: Path) -> None:
     site.slow = 0.002
-    clients = [Client(site.url, tmp_path) for _ in range(3)]
-    (folder,) = {client.answer() for client in clients}
+    clients = [start_apart(SCRIPT, url=site.url, cache=tmp_path, room=None) for _ in range(3)]
+    (folder,) = {answer.recv() for _, answer in clients}
     assert is_whole(Path(folder), site.files)
     gets = [name for method, name, _ in site.requests if method == "GET"]
     assert sorted(gets) == sorted(site.files)
 
 
-def test_a_full_disk(site: Site, tmp_path: Path) -> None:
+def test_a_full_disk(start_apart, site: Site, tmp_path: Path) -> None:
     site.files["test/1.tar"] += bytes(4_000_000)
-    told = Client(site.url, tmp_path, room=2_000_000).answer()
+    _, answer = start_apart(SCRIPT, url=site.url, cache=tmp_path, room=2_000_000)
+    told = answer.recv()
     assert "error: Cannot keep" in told
     assert "the disk is full; free some space, or pass another cache_dir. What arrived is kept" in told
     assert not list(tmp_path.glob("datasets/*/pets/test/1.tar"))

@@ -151,8 +151,8 @@ def check_size(dataset: WdsDataset, expected: int, *, classes: int | None = None
     found = counts.get(dataset.kind, len(dataset.samples))
     if found != expected:
         raise DataError(
-            f"{dataset.folder / dataset.split}: {dataset.name} has {found} samples here and {expected} where its scores "
-            "were published. Fetch it again, or check that it is this split of this data set."
+            f"{dataset.folder / dataset.split}: {dataset.name} has {found} samples here and {expected} where its "
+            "scores were published. Fetch it again, or check that it is this split of this data set."
         )
     if classes is not None and len(dataset.classnames) != classes:
         raise DataError(
