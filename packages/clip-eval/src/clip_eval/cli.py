@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clip_core import command
 from clip_eval.__about__ import __version__
-from clip_eval.commands import catalogue, evaluate, run
+from clip_eval.commands import build, catalogue, compare, evaluate, run, table
 
 __all__ = ["main", "make_parser"]
 
@@ -31,29 +31,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"clip-eval {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for part in (run, evaluate, catalogue):
+    for part in (run, evaluate, build, catalogue, table, compare):
         part.add(commands)
-    _add_build(commands)
     _add_report(commands)
     return parser
-
-
-def _add_build(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    build = commands.add_parser("build", help="write a data set to disk", description="Writes a data set to disk.")
-    sets = build.add_subparsers(dest="dataset", metavar="DATASET", required=True)
-    digits = sets.add_parser(
-        "digits",
-        help="scikit-learn's handwritten digits: training shards, held-out digits and two-digit scenes",
-        description="Writes OUTPUT/train (pictures with captions), OUTPUT/digits (360 held-out scans, ten classes) and "
-        "OUTPUT/digit_scenes (200 held-out scenes of two digits, one caption each). Needs no network.",
-    )
-    digits.add_argument("--output", required=True, type=Path, metavar="DIR", help="a new or empty folder")
-    digits.add_argument(
-        "--train-samples", type=int, default=20_000, metavar="N", help="training pictures (%(default)s)"
-    )
-    digits.add_argument("--seed", type=int, default=0, metavar="N", help="of the training pictures (%(default)s)")
-    digits.add_argument("--quiet", action="store_true", help="no progress bars")
-    digits.set_defaults(action=_build_digits)
 
 
 def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -69,19 +50,6 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     report.add_argument("--title", default="CLIP evaluation", help="heading of the page (%(default)s)")
     report.add_argument("--quiet", action="store_true", help="no progress bars")
     report.set_defaults(action=_report)
-
-
-def _build_digits(arguments: argparse.Namespace) -> None:
-    from clip_eval.datasets.digits import build_digits
-
-    folder = build_digits(
-        arguments.output,
-        train_samples=arguments.train_samples,
-        seed=arguments.seed,
-        progress=not arguments.quiet,
-    )
-    for name in ("train", "digits", "digit_scenes"):
-        print(folder / name)
 
 
 def _report(arguments: argparse.Namespace) -> None:
