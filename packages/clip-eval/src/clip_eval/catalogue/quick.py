@@ -1,4 +1,4 @@
-"""The small sets that come with the package: drawn from scikit-learn's scans of digits, without a network."""
+"""The small sets that come with the package: scikit-learn's scans of digits, and a few photos; without a network."""
 
 from __future__ import annotations
 
@@ -85,5 +85,18 @@ ENTRIES: tuple[Entry, ...] = (
         test=120,
         main_metric="jaccard_score_10-12",
         chance=0.1768,
+    ),
+    Entry(
+        name="photos",
+        title="Twenty photos",
+        kind="retrieval",
+        type="retrieval",
+        test=20,
+        captions=20,
+        main_metric="mean_recall@1",
+        chance=1 / 20,
+        build="clip-eval build photos",
+        source="scikit-image's data and scikit-learn's sample images",
+        notes=("Too few to rank models; a model trained on the web that misses several is wired wrongly.",),
     ),
 )
