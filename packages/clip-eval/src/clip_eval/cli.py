@@ -67,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _as_table(words: list[str]) -> list[str]:
     """CLIP_benchmark's `build`, which makes one CSV of JSON files, is `table` here; `build` writes data sets."""
-    if len(words) < 2 or words[0] != "build" or not (words[1].endswith(".json") or Path(words[1]).is_dir()):
+    if len(words) < 2 or words[0] != "build" or words[1] in build.NAMES:
+        return words
+    if not (words[1].endswith(".json") or Path(words[1]).is_dir()):
         return words
     rest = words[1:]
     if not any(word.startswith("--output") for word in rest):

@@ -133,7 +133,7 @@ def huggingface_dataset(
         raise ConfigError(
             f"{path}: the column {label!r} does not name its classes. Give the class names in their order."
         )
-    several = not isinstance(features[label], datasets.ClassLabel) and not hasattr(features[label], "dtype")
+    several = isinstance(features[label], list) or hasattr(features[label], "feature")
     return Source(
         kind="multilabel" if several else "classification",
         examples=_labelled(found, image, label, several, path),
