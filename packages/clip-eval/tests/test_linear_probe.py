@@ -213,6 +213,8 @@ def test_options_that_do_not_fit() -> None:
         probe(TEST, other)
     with pytest.raises(ConfigError, match="one or more different numbers"):
         probe(TEST, TRAIN, seeds=(1, 1))
+    with pytest.raises(ConfigError, match="validation_share is 1"):
+        probe(TEST, TRAIN, validation_share=1.0)
     with pytest.raises(ConfigError, match="weight_decay is 0"):
         probe(TEST, TRAIN, weight_decay=0)
 
@@ -240,6 +242,6 @@ def test_one_run_by_itself() -> None:
         for dataset, images in (TRAIN, TEST)
     )
     names = TRAIN[0].classnames
-    run = run_probe(0, train, None, test, names, None, 1e-2, torch.device("cpu"))
+    run = run_probe(0, train, None, test, names, None, 1e-2, 0.2, torch.device("cpu"))
     assert torch.equal(run.scores, run.probe.scores(test.features))
     assert run.learnt_from == 240

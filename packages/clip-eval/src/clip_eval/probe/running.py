@@ -20,8 +20,6 @@ from clip_eval.probe.sweep import Sweep, choose_decay
 
 __all__ = ["Run", "Split", "run_probe"]
 
-_HELD_OUT = 0.2
-
 
 @dataclass(frozen=True, slots=True)
 class Split:
@@ -67,6 +65,7 @@ def run_probe(
     classnames: Sequence[str],
     fewshot_k: int | None,
     weight_decay: float | None,
+    validation_share: float,
     device: torch.device,
 ) -> Run:
     """One probe for `test`, from the images of `learn`.
@@ -79,6 +78,7 @@ def run_probe(
         classnames: C names.
         fewshot_k: images of each class to learn from, None for all.
         weight_decay: None to choose it.
+        validation_share: of each class's images, kept back for the choice without `own`.
         device: where to compute.
 
     Raises:
@@ -97,7 +97,7 @@ def run_probe(
         else:
             # Where an image has several labels, none of them is what its group should be made by.
             groups = learn.targets if learn.targets.ndim == 1 else torch.zeros(len(order), dtype=torch.int64)
-            kept, held = hold_out(groups, order, _HELD_OUT)
+            kept, held = hold_out(groups, order, validation_share)
             first, check = learn.at(kept), learn.at(held)
         if not check.keys:
             raise DataError(

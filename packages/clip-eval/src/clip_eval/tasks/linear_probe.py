@@ -42,6 +42,7 @@ def evaluate_linear_probe(
     validation_images: ImageFeatures | None = None,
     fewshot_k: int | None = None,
     seeds: Sequence[int] = (0,),
+    validation_share: float = 0.2,
     weight_decay: float | None = None,
 ) -> TaskResult:
     """Scores `dataset`, the test split, with probes on the features of `train`.
@@ -57,6 +58,7 @@ def evaluate_linear_probe(
         fewshot_k: images of each class to learn from; None for all. Classification only.
         seeds: one probe each, for what is drawn by lot: the shots, and the images kept back. Where nothing is drawn,
             only the first counts.
+        validation_share: of each class's training images, kept back where there is no validation split.
         weight_decay: this instead of a choice; nothing is kept back then.
 
     Raises:
@@ -66,6 +68,8 @@ def evaluate_linear_probe(
     start = time.perf_counter()
     several = dataset.kind == "multilabel"
     _check(dataset, train, validation, several, fewshot_k, seeds, weight_decay)
+    if not 0 < validation_share < 1:
+        raise ConfigError(f"validation_share is {validation_share}; allowed: between 0 and 1, both left out.")
     learn = _part(train, train_images)
     own = None if validation is None or validation_images is None else _part(validation, validation_images)
     test = _part(dataset, images)
@@ -73,7 +77,7 @@ def evaluate_linear_probe(
     device = device if device.type == "cuda" else torch.device("cpu")
     drawn = fewshot_k is not None or (own is None and weight_decay is None)
     runs = [
-        run_probe(seed, learn, own, test, dataset.classnames, fewshot_k, weight_decay, device)
+        run_probe(seed, learn, own, test, dataset.classnames, fewshot_k, weight_decay, validation_share, device)
         for seed in (seeds if drawn else seeds[:1])
     ]
     result = _score_several(dataset, images, runs, test) if several else _score(dataset, images, runs, test)
