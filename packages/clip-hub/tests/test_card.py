@@ -33,6 +33,7 @@ from clip_hub.card.command import training_command
 from clip_hub.card.snippets import snippets
 from clip_hub.cli import main
 from clip_hub.publish import push
+from clip_hub.publish_commands import describe
 
 REPO = "someone/my-clip"
 CONFIG = {
@@ -102,7 +103,13 @@ def test_a_run_is_published_with_its_settings_results_and_figures(hub: Any, run_
     done = push(run_folder, REPO, token=hub.token, description=said)
     names = {file.name for file in done.plan.files}
     assert {"evaluation/digits.json", "figures/loss.png", "figures/zero_shot.png", "figures/results.png"} <= names
-    assert set(done.plan.left_out) >= {"out.log", "metrics.jsonl", "config.json", "eval/digits.samples.jsonl"}
+    assert sorted(done.plan.left_out) == ["eval/digits.samples.jsonl", "out.log"]
+    assert sorted(done.plan.in_card) == ["config.json", "metrics.jsonl", "summary.json"]
+    shown = describe(
+        dataclasses.replace(done.plan, left_out=[*done.plan.left_out, *(f"eval/i/{n}.png" for n in "abc")])
+    )
+    assert "In the card, and not uploaded themselves: config.json, metrics.jsonl, summary.json" in shown
+    assert "Not uploaded: eval/digits.samples.jsonl, out.log, eval/i/ (3 files)" in shown
     card = hub.files[REPO, "README.md"].decode()
     for part in (
         "Scans of digits.", "A. Nonymous", "`.../{00..07}.tar`, 20,000 pairs", "--batch-size 128 \\",

@@ -248,7 +248,9 @@ def test_private_branch_and_pull_request(hub: HubServer, small_folder: Path) -> 
 def test_a_dry_run_asks_nobody(hub: HubServer, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "notes.md").write_text("words")
     assert main(["push", str(folder), REPO, "--dry-run", "--exclude", "*.md"]) == 0
-    shown = capsys.readouterr().out
+    captured = capsys.readouterr()
+    shown = captured.err
+    assert captured.out == ""  # as with a real one, which prints the address of its commit there and nothing else
     assert not hub.requests
     assert "open_clip_model.safetensors" in shown
     assert "Not uploaded: notes.md" in shown
@@ -362,23 +364,43 @@ def test_mistakes_are_one_line(
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     assert main(["push", str(folder), REPO]) == 2
     assert "pass --yes to upload this" in capsys.readouterr().err
+    assert main(["push", str(folder), REPO, "--yes"]) == 2
+    assert "log in with `hf auth login`, or set HF_TOKEN" in capsys.readouterr().err
+    monkeypatch.setenv("HF_TOKEN", hub.token)
     for arguments, message in (
         ([str(folder), "one-word"], "write org/name"),
         ([str(tmp_path / "gone"), REPO], "There is no "),
         ([str(folder), REPO, "--licence", "mine"], "which the Hub does not know"),
         ([str(folder), REPO, "--results", str(tmp_path)], "holds no evaluation record"),
         ([str(folder), REPO, "--model", "tiny"], "leave out --model tiny"),
+        ([str(folder / "model.safetensors"), REPO, "--model", "tinny"], "Unknown model 'tinny'. Did you mean tiny?"),
+        ([str(folder), REPO, "--language", "english"], "codes of two or three letters"),
     ):
         assert main(["push", *arguments, "--yes"]) == 2
         captured = capsys.readouterr()
         assert captured.out == ""
         assert message in captured.err
+        assert "Reading" not in captured.err  # minutes, with a large model
     broken = load_file(folder / "model.safetensors")
     broken["text_projection"][0, 0] = float("nan")
     save_file(broken, folder / "model.safetensors")
     assert main(["push", str(folder), REPO, "--yes"]) == 2
     assert "text_projection" in capsys.readouterr().err
     assert REPO not in hub.repositories
+
+
+def test_a_second_push_of_the_same_changes_nothing(hub: HubServer, folder: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    assert main(["push", str(folder), REPO, "--yes"]) == 0
+    first = capsys.readouterr().out
+    assert main(["push", str(folder), REPO]) == 2  # nobody is there to ask
+    assert main(["push", str(folder), REPO, "--yes"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == first
+    assert f"Nothing to upload: branch main of {REPO} has all of it already" in captured.err
+    assert len(HfApi(token=hub.token).list_repo_commits(REPO)) == 2
+    (folder / "notes.md").write_text("words")
+    assert push(folder, REPO, token=hub.token).commit != first.strip().rpartition("/")[2]
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("", 1)])

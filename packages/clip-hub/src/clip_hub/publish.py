@@ -19,13 +19,14 @@ from clip_hub.card import Description
 from clip_hub.hashes import git_hash, sha256_of
 from clip_hub.repository import require_repository
 from clip_hub.screening import screen
-from clip_hub.staging import LAYOUT_FILES, Staged, stage
+from clip_hub.staging import LAYOUT_FILES, Staged, check_source, stage
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
 
 __all__ = ["Plan", "PlannedFile", "Pushed", "UploadError", "push"]
 
+_WHO = "the Hub does not know who is asking; log in with `hf auth login`, or set HF_TOKEN"
 _IN_MEMORY = 1 << 20
 """Bytes up to which a file is read once and uploaded from memory."""
 
@@ -59,6 +60,9 @@ class Plan:
     removed: Sequence[str]
     """Files of the repository that say or hold another model, and go."""
     left_out: Sequence[str]
+    """Files of the folder that stay here."""
+    in_card: Sequence[str]
+    """Files of a run that stay here, with what matters of them in the card."""
     layouts: dict[str, str]
     missing: dict[str, str]
 
@@ -77,6 +81,8 @@ class Pushed:
     """Its hash; None after a dry run, or where it was not wanted."""
     url: str | None
     """The commit's address, or that of the pull request."""
+    unchanged: bool = False
+    """Whether the branch had all of it already; `commit` is then its newest one."""
 
 
 def push(
@@ -122,6 +128,9 @@ def push(
     from huggingface_hub import HfApi, get_token
 
     require_repository(repo)
+    check_source(path, model, results)  # before minutes of reading, not after
+    if not dry_run and not (token or get_token()):
+        raise UploadError(f"Cannot publish {repo}: {_WHO}. Nothing was published.")
     with tempfile.TemporaryDirectory(prefix="clip-hub-") as scratch:  # readable by its owner alone
         staged = stage(
             path, repo, Path(scratch), model=model, results=results, description=description, exclude=exclude
@@ -163,6 +172,7 @@ def _plan(
         files=files,
         removed=removed,
         left_out=staged.left_out,
+        in_card=staged.in_card,
         layouts=staged.layouts,
         missing=staged.missing,
     )
@@ -191,6 +201,8 @@ def _upload(
     files = [dataclasses.replace(file, state=_state(file, staged.files[file.name], held)) for file in files]
     removed = sorted(name for name in held if name in LAYOUT_FILES and name not in staged.files)
     plan = _plan(staged, files, repo, branch, private, pull_request, creates=creates, removed=removed)
+    if head is not None and not branches_off and not removed and all(file.state == "unchanged" for file in files):
+        return Pushed(plan=plan, commit=head, url=f"{api.endpoint}/{repo}/commit/{head}", unchanged=True)
     if confirm is not None and not confirm(plan):
         return Pushed(plan=plan, commit=None, url=None)
     operations: list[CommitOperationAdd | CommitOperationDelete] = [_addition(file, staged) for file in files]
@@ -253,7 +265,7 @@ def _explained(error: Exception, repo: str) -> UploadError:
 
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status == 401 or "login" in type(error).__name__.lower() or isinstance(error, errors.LocalTokenNotFoundError):
-        cause = "the Hub does not know who is asking; log in with `hf auth login`, or set HF_TOKEN"
+        cause = _WHO
     elif status == 403:
         cause = "the token may not write there; make one with write access, or choose a name of your own"
     elif status in (409, 412):

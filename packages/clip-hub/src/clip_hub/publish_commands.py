@@ -6,13 +6,16 @@ import argparse
 import shutil
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from clip_core.errors import ConfigError, listed
 from clip_hub.card import Description, write_card
 from clip_hub.publish import Plan, push
-from clip_hub.staging import write_facts
+from clip_hub.repository import require_repository
+from clip_hub.staging import check_source, write_facts
 
 __all__ = ["add", "describe"]
 
@@ -28,7 +31,8 @@ def _add_push(commands: Any) -> None:
         "push",
         help="publish a model on the Hub, for clip-hub, OpenCLIP and transformers",
         description="Publish a bundle, a training run or a file of weights as one Hub repository that clip-hub, "
-        "OpenCLIP (hf-hub:ORG/NAME) and transformers (from_pretrained) load. Shows what it will upload, and asks.",
+        "OpenCLIP (hf-hub:ORG/NAME) and transformers (from_pretrained) load. Shows on stderr what it will upload, and "
+        "asks; prints the address of the commit on stdout.",
     )
     _add_source(parser)
     parser.add_argument("repo", metavar="ORG/NAME", help="the repository; made where it is missing")
@@ -100,18 +104,21 @@ def _push(options: argparse.Namespace) -> int:
         print(describe(plan), file=sys.stderr)
         if options.yes:
             return True
-        if not sys.stdin.isatty():
-            raise ConfigError("Nobody is there to ask; pass --yes to upload this, or --dry-run to look at it only.")
         print(f"Upload to {plan.repo}? [y/N] ", end="", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
+    if not (options.yes or options.dry_run or sys.stdin.isatty()):
+        raise ConfigError("Nobody is there to ask; pass --yes to upload this, or --dry-run to look at it only.")
+    description = _description(options)
+    require_repository(options.repo)
+    check_source(options.folder, options.model, options.results)
     print(f"Reading {options.folder} and writing its layouts ...", file=sys.stderr)
     done = push(
         options.folder,
         options.repo,
         model=options.model,
         results=options.results,
-        description=_description(options),
+        description=description,
         exclude=options.exclude,
         private=options.private,
         branch=options.branch,
@@ -121,8 +128,10 @@ def _push(options: argparse.Namespace) -> int:
         confirm=confirm,
     )
     if options.dry_run:
-        print(describe(done.plan))
+        print(describe(done.plan), file=sys.stderr)
         return 0
+    if done.unchanged:
+        print(f"Nothing to upload: branch {options.branch} of {options.repo} has all of it already.", file=sys.stderr)
     if done.url is None:
         print("Nothing was uploaded.", file=sys.stderr)
         return 1
@@ -167,9 +176,21 @@ def describe(plan: Plan) -> str:
     lines.append(f"{len(plan.files)} files, {_size(plan.size)}")
     lines += [f"{layout}: {file}" for layout, file in plan.layouts.items()]
     lines += [f"{layout}: not written. {why}" for layout, why in plan.missing.items()]
+    if plan.in_card:
+        lines.append(f"In the card, and not uploaded themselves: {listed(plan.in_card, 6)}")
     if plan.left_out:
-        lines.append(f"Not uploaded: {listed(plan.left_out, 6)}")
+        lines.append(f"Not uploaded: {listed(_grouped(plan.left_out), 6)}")
     return "\n".join(lines)
+
+
+def _grouped(names: Sequence[str]) -> list[str]:
+    """Names, with those of a folder of many as the folder: "eval/digits.images/ (12 files)"."""
+    counts = Counter(name.rpartition("/")[0] for name in names)
+    told = (
+        f"{folder}/ ({counts[folder]} files)" if folder and counts[folder] > 2 else name
+        for name, folder in ((name, name.rpartition("/")[0]) for name in names)
+    )
+    return list(dict.fromkeys(told))
 
 
 def _size(count: int) -> str:

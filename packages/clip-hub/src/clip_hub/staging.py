@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import clip_core
-from clip_core import Bundle, ConfigError
+from clip_core import Bundle, ConfigError, get_config
 from clip_core.building import DTYPES, Precision
 from clip_core.convert.reading import OPENCLIP_CONFIG, OPENCLIP_WEIGHTS
 from clip_core.errors import CheckpointMismatch, DataError
@@ -49,7 +49,7 @@ from clip_hub.hashes import sha256_of
 from clip_hub.scrubbing import scrubbed_json
 from clip_hub.soup import RECORD_FILE
 
-__all__ = ["LAYOUT_FILES", "Staged", "fingerprint", "stage", "write_facts"]
+__all__ = ["LAYOUT_FILES", "Staged", "check_source", "fingerprint", "stage", "write_facts"]
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ LAYOUT_FILES = frozenset(
     | {"preprocessor_config.json", "processor_config.json", "merges.txt", *TOKENIZER_FILES}
 )
 """Every name that a layout may give a file here; those of another model would lie about this one."""
+_IN_CARD = ("config.json", "metrics.jsonl", "summary.json")
 _RUN_FILES = ("bundle", "config.json", "metrics.jsonl", "summary.json", EVALUATIONS)
 _NEVER = ("*/__pycache__/*", "*/.cache/*", "*.DS_Store", ".gitattributes", "*/.gitattributes", "*.partial", "*.lock")
 
@@ -77,7 +78,25 @@ class Staged:
     missing: dict[str, str]
     """Layout that cannot express the model -> why."""
     left_out: list[str]
-    """Files of the folder that are not published."""
+    """Files of the folder that are not published in any form."""
+    in_card: list[str]
+    """Files of a run that the card was written from; they are not published themselves."""
+
+
+def check_source(
+    path: str | os.PathLike[str], model: str | None = None, results: str | os.PathLike[str] | None = None
+) -> None:
+    """Find what `stage` would refuse, as far as that can be told without reading any weights; raises as `stage`."""
+    home = Path(path)
+    source = find_model(home)
+    find_records(home, results)
+    if model is not None:
+        get_config(model)
+        _require_file(source, model)
+    if home.is_dir():
+        find_run(home)
+        if (home / CARD).is_file():
+            check_card((home / CARD).read_text(encoding="utf-8"))
 
 
 def stage(
@@ -101,9 +120,11 @@ def stage(
     Raises:
         ConfigError, CheckpointMismatch, DataError: what is there cannot be read, or does not fit together.
     """
+    check_source(path, model, results)
     home = Path(path)
     before = fingerprint(home)
     facts, files, left_out = _contents(home, repo, scratch, model, results, description, exclude)
+    in_card = [name for name in left_out if facts.run is not None and name in _IN_CARD]
     if CARD in files:
         check_card(files[CARD].read_text(encoding="utf-8"))
     else:
@@ -112,7 +133,13 @@ def stage(
     if fingerprint(home) != before:
         raise ConfigError(f"{path} changed while it was read; is a training or a copy still running? Try again.")
     layouts, missing = dict(facts.layouts), dict(facts.missing)
-    return Staged(files=dict(sorted(files.items())), layouts=layouts, missing=missing, left_out=left_out)
+    return Staged(
+        files=dict(sorted(files.items())),
+        layouts=layouts,
+        missing=missing,
+        left_out=[name for name in left_out if name not in in_card],
+        in_card=in_card,
+    )
 
 
 def write_facts(
@@ -146,7 +173,7 @@ def _contents(
     rows = read_rows(records, bundle.model.state_dict())
     for record in records:
         files[f"evaluation/{record.name}"] = _scrubbed_copy(record, scratch / "evaluation" / record.name)
-    extras, left_out = _extras(home, run is not None, exclude)
+    extras, left_out = _extras(home, run is not None, exclude, {record.resolve() for record in records})
     for name in extras:
         copy = _scrubbed_copy if name == RECORD_FILE else _copy
         files[name] = copy(home / name, scratch / "extras" / name)
@@ -183,9 +210,9 @@ def _read(source: Path, model: str | None) -> tuple[Bundle, Precision]:
     if source.is_file() and model is not None:
         precision = _precision(read_weights(source).values())
         bundle = clip_core.create(model, source, precision=precision)
-    elif model is not None:
-        raise ConfigError(f"{source} is a folder and says which model it holds; leave out --model {model}.")
     else:
+        if model is not None:
+            _require_file(source, model)
         held = open_checkpoint(source)
         precision = _precision(held.tensors(held.config).values()) if held.config is not None else "fp32"
         bundle = clip_core.load(source, precision=precision)
@@ -195,6 +222,11 @@ def _read(source: Path, model: str | None) -> tuple[Bundle, Precision]:
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise CheckpointMismatch(f"The weights {name} of {source} are not finite; there is nothing to publish.")
     return bundle, precision
+
+
+def _require_file(source: Path, model: str) -> None:
+    if not source.is_file():
+        raise ConfigError(f"{source} is a folder and says which model it holds; leave out --model {model}.")
 
 
 def _precision(tensors: Iterable[Tensor]) -> Precision:
@@ -239,14 +271,16 @@ def _name_own_tokenizer(path: Path, repo: str) -> None:
         path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _extras(home: Path, is_run: bool, exclude: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(files of the folder that are published beside the model, those that are not)."""
+def _extras(home: Path, is_run: bool, exclude: Sequence[str], records: Collection[Path]) -> tuple[list[str], list[str]]:
+    """(files of the folder that are published beside the model, those that are not); the model and `records` are."""
     if not home.is_dir():
         return [], []
     taken, left_out = [], []
     for file in sorted(path for path in home.rglob("*") if path.is_file()):
         name = file.relative_to(home).as_posix()
-        if name in LAYOUT_FILES and not is_run:
+        inside, _, rest = name.partition("/")
+        of_model = inside == "bundle" and rest in LAYOUT_FILES if is_run else name in LAYOUT_FILES
+        if of_model or file.resolve() in records:
             continue
         unwanted = any(
             fnmatch.fnmatch(f"/{name}", pattern) or fnmatch.fnmatch(name, pattern) for pattern in (*_NEVER, *exclude)
