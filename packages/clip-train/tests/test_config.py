@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from clip_core.errors import ConfigError
-from clip_train import AugmentConfig, DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig
+from clip_train import (
+    AugmentConfig,
+    DataConfig,
+    LoggingConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+)
 from clip_train.config import adam_defaults
 
 pytestmark = pytest.mark.parity
@@ -80,13 +89,13 @@ def test_what_has_no_default_must_be_given(missing: str) -> None:
         (OptimConfig, "warmup", -1),
         (OptimConfig, "lr_scheduler", "cosin"),
         (OptimConfig, "grad_clip_norm", 0.0),
-        (OptimConfig, "loss_dist_impl", "bidir"),
+        (ObjectiveConfig, "loss_dist_impl", "bidir"),
         (RunConfig, "precision", "amp"),
         (RunConfig, "seed", -1),
         (RunConfig, "logs", "None"),
         (RunConfig, "name", "a/b"),
         (RunConfig, "name", ".."),
-        (RunConfig, "log_every_n_steps", 0),
+        (LoggingConfig, "log_every_n_steps", 0),
     ],
 )
 def test_a_value_that_is_not_allowed_is_named(record: Any, field: str, value: Any) -> None:

@@ -80,18 +80,18 @@ def test_values_reach_their_fields() -> None:
     assert made.optim.lr_scheduler == "const"
     assert made.model.image_mean == (0.1, 0.2, 0.3)
     assert made.data.aug_cfg.ratio == (0.9, 1.1)
-    assert (made.run.precision, made.run.debug, made.run.name) == ("amp_bf16", True, "n")
+    assert (made.run.precision, made.logging.debug, made.run.name) == ("amp_bf16", True, "n")
 
 
 def test_the_ways_of_open_clips_sigmoid_loss_are_names_of_ours() -> None:
     ours = {None: "gather", "gather": "gather", "ring": "ring", "bidir": "ring", "shift": "ring", "reduce": "gather"}
     for given, resolved in ours.items():
         words = [] if given is None else ["--loss-dist-impl", given]
-        assert config("--siglip", *words).optim.loss_dist_impl == resolved
+        assert config("--siglip", *words).objective.loss_dist_impl == resolved
 
 
 def test_flags_of_the_loss_reach_their_fields() -> None:
-    made = config("--siglip", "--local-loss", "--gather-with-grad").optim
+    made = config("--siglip", "--local-loss", "--gather-with-grad").objective
     assert (made.siglip, made.local_loss, made.gather_with_grad) == (True, True, True)
 
 

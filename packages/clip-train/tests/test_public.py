@@ -8,8 +8,8 @@ import sys
 import clip_train
 
 NAMES = """
-AugmentConfig DataConfig ModelConfig OptimConfig ParallelConfig RunConfig RunResult TrainConfig TrainingDiverged
-__version__ train
+AugmentConfig CheckpointConfig DataConfig EvaluationConfig LoggingConfig ModelConfig ObjectiveConfig OptimConfig
+ParallelConfig RunConfig RunResult TrainConfig TrainingDiverged __version__ train
 """
 
 

@@ -14,8 +14,12 @@ from clip_train.__about__ import __version__
 if TYPE_CHECKING:
     from clip_train.config import (
         AugmentConfig,
+        CheckpointConfig,
         DataConfig,
+        EvaluationConfig,
+        LoggingConfig,
         ModelConfig,
+        ObjectiveConfig,
         OptimConfig,
         ParallelConfig,
         RunConfig,
@@ -34,8 +38,12 @@ else:
 
 __all__ = [
     "AugmentConfig",
+    "CheckpointConfig",
     "DataConfig",
+    "EvaluationConfig",
+    "LoggingConfig",
     "ModelConfig",
+    "ObjectiveConfig",
     "OptimConfig",
     "ParallelConfig",
     "RunConfig",

@@ -20,7 +20,17 @@ from clip_train.peer_flags import LATER, NEVER
 
 __all__ = ["build_parser", "parse"]
 
-_TITLES = {"data": "data", "model": "model", "optim": "optimisation", "parallel": "several processes", "run": "run"}
+_TITLES = {
+    "data": "data",
+    "model": "model",
+    "objective": "loss",
+    "optim": "optimisation",
+    "parallel": "several processes",
+    "checkpoint": "checkpoints",
+    "evaluation": "evaluation while training",
+    "logging": "logging",
+    "run": "run",
+}
 _ALIASES = {"grad_clip_norm": ("--clip-grad-norm",)}
 # Values of open_clip that mean the same thing here under another name.
 _SYNONYMS = {

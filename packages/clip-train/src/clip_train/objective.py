@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from clip_train.config import OptimConfig
+from clip_train.config import ObjectiveConfig
 from clip_train.data.decode import Batch
 from clip_train.loss import ContrastiveLoss
 
@@ -74,6 +74,6 @@ class Contrastive:
         return {}
 
 
-def build_objective(config: OptimConfig) -> Objective:
+def build_objective(config: ObjectiveConfig) -> Objective:
     """The objective that the flags ask for."""
     return Contrastive(ContrastiveLoss("siglip" if config.siglip else "clip", config.loss_dist_impl))

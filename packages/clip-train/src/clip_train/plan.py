@@ -23,7 +23,7 @@ from clip_core.errors import CheckpointMismatch, ConfigError
 from clip_core.preprocess import build_transform
 from clip_core.storage import read_config, weights_of
 from clip_core.towers.token_rows import needs_whole_rows
-from clip_train.config import OptimConfig, TrainConfig
+from clip_train.config import ObjectiveConfig, TrainConfig
 from clip_train.data.decode import Decoder
 from clip_train.data.loader import Share
 from clip_train.data.order import Order
@@ -74,7 +74,7 @@ def prepare(config: TrainConfig, world: World | None = None) -> Plan:
     _refuse_captioners(config.model.model)
     source = open_source(config.data)
     bundle = _build_bundle(config, device)
-    _say_which_loss(config.optim, bundle.model)
+    _say_which_loss(config.objective, bundle.model)
     samples_per_epoch = config.data.train_num_samples or len(source)
     local_batch, whole = config.optim.batch_size, config.optim.batch_size * world.size
     global_batch = whole * config.optim.accum_freq
@@ -130,7 +130,7 @@ def _build_bundle(config: TrainConfig, device: torch.device) -> clip_core.Bundle
     torch.manual_seed(config.run.seed)
     given = config.model
     model = _create_model(given.model, given.pretrained)
-    if config.optim.siglip:
+    if config.objective.siglip:
         _begin_siglip(model, fresh=not given.pretrained)
     # The model carries its configuration; what it is trained with is what it must later be used with.
     own = model.config.preprocess
@@ -162,7 +162,7 @@ def _begin_siglip(model: clip_core.Clip, *, fresh: bool) -> None:
         model.logit_bias = nn.Parameter(torch.zeros(()))
 
 
-def _say_which_loss(config: OptimConfig, model: clip_core.Clip) -> None:
+def _say_which_loss(config: ObjectiveConfig, model: clip_core.Clip) -> None:
     flags = " and ".join(
         flag
         for flag, given in (("--local-loss", config.local_loss), ("--gather-with-grad", config.gather_with_grad))

@@ -65,7 +65,7 @@ def train(config: TrainConfig, *, progress: bool = False) -> RunResult:
 
 
 def _level(config: TrainConfig, world: World) -> int:
-    if config.run.debug:
+    if config.logging.debug:
         return logging.DEBUG
     return logging.INFO if world.is_first else logging.WARNING
 
@@ -79,7 +79,7 @@ def _train(plan: Plan, config: TrainConfig, folder: RunFolder, progress: bool) -
     first = plan.world.is_first
     with contextlib.ExitStack() as stack:
         if first:
-            stack.enter_context(folder.logging(debug=config.run.debug))
+            stack.enter_context(folder.logging(debug=config.logging.debug))
         _log.info("run folder %s", folder.path)
         _log.info("clip-train with torch %s on %s, %s", torch.__version__, plan.device, config.run.precision)
         metrics = stack.enter_context(MetricsFile(folder.metrics)) if first else None

@@ -98,7 +98,7 @@ def start(
     return Running(
         plan=plan,
         model=spread(plan.bundle.model, config.parallel, plan.world),
-        objective=build_objective(config.optim),
+        objective=build_objective(config.objective),
         optimizer=build_optimizer(plan.bundle.model, config.optim),
         guard=Guard(),
         account=SampleAccount(plan.source),
@@ -252,7 +252,7 @@ class _Ledger:
             }
         )
         running.show(plan.global_batch, loss)
-        if number % plan.config.run.log_every_n_steps == 0 or number in (1, plan.total_steps):
+        if number % plan.config.logging.log_every_n_steps == 0 or number in (1, plan.total_steps):
             _log_step(plan, state, number, loss, rate, scale)
         guard.check(number)
 

@@ -1,0 +1,13 @@
+"""A field of the configuration with the sentence that `--help` shows for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+__all__ = ["flag"]
+
+
+def flag(default: Any = dataclasses.MISSING, *, help: str) -> Any:
+    """A field called as its flag, with underscores; without a default it has to be given."""
+    return dataclasses.field(default=default, metadata={"help": help})
