@@ -173,3 +173,27 @@ def test_the_cache_is_written_once_and_whole(quick: Path, tmp_path: Path, monkey
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         cached_quick("digits", cache_dir=tmp_path / "file")
+
+
+def test_the_commands_write_and_find_them(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from clip_eval.cli import main
+    from clip_eval.datasets import quick as module
+    from clip_eval.selection import select
+
+    def copy(folder: Path) -> Path:
+        return Path(shutil.copytree(quick, folder))
+
+    monkeypatch.setattr(module, "build_quick", copy)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
+    assert main(["build", "quick", "--output", str(tmp_path / "data")]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "data" / name) for name in QUICK_SETS]
+    # Where they are not on this machine, asking for them writes them.
+    found = select(["quick"])
+    assert [(one.name, open_dataset(one.address).name) for one in found] == [(name, name) for name in QUICK_SETS]
+    assert Path(found[0].address).parent == tmp_path / "home" / "clip-eval" / "quick-1"
+    # Where --data has them, those are taken.
+    assert [Path(one.address).parent for one in select(["digit_pages"], root=str(tmp_path / "data"))] == [
+        tmp_path / "data"
+    ]

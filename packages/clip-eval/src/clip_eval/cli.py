@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clip_core import command
 from clip_eval.__about__ import __version__
-from clip_eval.commands import build, catalogue, compare, evaluate, run, table
+from clip_eval.commands import build, catalogue, compare, evaluate, regress, run, table
 
 __all__ = ["main", "make_parser"]
 
@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"clip-eval {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for part in (run, evaluate, build, catalogue, table, compare):
+    for part in (run, evaluate, build, catalogue, table, compare, regress):
         part.add(commands)
     _add_report(commands)
     return parser

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clip_core.errors import ConfigError
 from clip_eval.catalogue import Entry, find, lookup
-from clip_eval.suites import SUITES, suite
+from clip_eval.suites import QUICK, SUITES, suite
 from clip_hub.repository import is_repository
 
 __all__ = ["Selected", "select"]
@@ -95,6 +95,10 @@ def _locate(word: str, root: str | None) -> Selected:
                 f"{word}: no such data set folder here{f' or in {root}' if root else ''}. {error}"
             ) from None
     assert entry is not None
+    if entry.name in QUICK:
+        from clip_eval.datasets.quick import cached_quick
+
+        return Selected(name=entry.name, address=str(cached_quick(entry.name)), entry=entry)
     if entry.address is None:
         here = f" in {root}" if root else ""
         command = entry.build or "clip-eval build --help"

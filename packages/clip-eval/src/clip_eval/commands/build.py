@@ -15,7 +15,18 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMES", "add"]
 
-NAMES = ("digits", "quick", "photos", "folder", "table", "torchvision", "huggingface", "sugar-crepe", "winoground", "winogavil")
+NAMES = (
+    "digits",
+    "quick",
+    "photos",
+    "folder",
+    "table",
+    "torchvision",
+    "huggingface",
+    "sugar-crepe",
+    "winoground",
+    "winogavil",
+)
 """What may stand behind `clip-eval build`."""
 
 _EXAMPLES = """\
@@ -70,8 +81,8 @@ def _add_small(sets: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     quick = sets.add_parser(
         "quick",
         help="the suite `quick`: a small set for every task, of scikit-learn's digits",
-        description="Writes seven folders below OUTPUT. Needs no network; `clip-eval list --suite quick` says what each "
-        "one is.",
+        description="Writes seven folders below OUTPUT; `clip-eval list --suite quick` says what each one is. Needs no "
+        "network. `clip-eval run quick` writes them by itself where they are missing.",
     )
     photos = sets.add_parser(
         "photos",
