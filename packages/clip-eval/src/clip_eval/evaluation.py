@@ -21,6 +21,7 @@ from clip_eval.records import Record, dataset_facts, model_facts, run_facts
 from clip_eval.tasks import TaskResult, evaluate_retrieval, evaluate_zero_shot
 from clip_eval.tasks.association import evaluate_association
 from clip_eval.tasks.caption_choice import evaluate_caption_choice
+from clip_eval.tasks.captioning import evaluate_captioning
 from clip_eval.tasks.multilabel import evaluate_multilabel
 from clip_eval.tasks.zero_shot import Prompts
 from clip_eval.wds import Kind, WdsDataset
@@ -222,6 +223,8 @@ def _run(
         return evaluate_caption_choice(encoder, dataset, images)
     if task == "association":
         return evaluate_association(encoder, dataset, images)
+    if task == "captioning":
+        return evaluate_captioning(encoder, dataset, images, language=options.language, **options.captioning)
     raise ConfigError(f"task is {task!r}; allowed: {', '.join(TASKS)}.")
 
 
