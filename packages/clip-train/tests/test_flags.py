@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 from typing import Any
 
 import pytest
 
 from clip_core.errors import ConfigError
+from clip_core.schema import Schema
+from clip_train import flags
+from clip_train.config import KeyValues
+from clip_train.config.flag import flag as declare
 from clip_train.flags import build_parser, parse
 from clip_train.peer_flags import LATER, NEVER
 
@@ -162,3 +167,33 @@ def test_help_shows_every_field_once_and_no_flag_that_is_refused() -> None:
     for flag, _ in itertools.groupby(flag for flag in flags_of(build_parser()) if flag not in ("--help",)):
         name = flag.removeprefix("--")
         assert (flag in words) == (name not in LATER and name not in NEVER), flag
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Every(Schema):
+    """One field of each type that a flag may have."""
+
+    names: tuple[str, ...] = declare((), help="any number of names")
+    size: int | tuple[int, int] | None = declare(None, help="one or two")
+    extras: KeyValues = declare((), help="pairs")
+    quick: bool = declare(True, help="on unless told otherwise")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--names"], {"names": ()}),
+        (["--names", "a", "b"], {"names": ("a", "b")}),
+        (["--size", "224"], {"size": 224}),
+        (["--size", "224", "320"], {"size": (224, 320)}),
+        (["--extras", "b=2", "a=x=y"], {"extras": (("a", "x=y"), ("b", 2))}),
+        (["--no-quick"], {"quick": False}),
+    ],
+)
+def test_a_field_of_each_type_becomes_a_flag(
+    words: list[str], expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flags, "groups", lambda: {"run": Every})
+    found = vars(flags.build_parser().parse_args(words))
+    assert found == expected
+    assert Every.from_json(Every(**found).to_json()) == Every(**found)

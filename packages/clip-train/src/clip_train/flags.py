@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn
 
 from clip_core.errors import ConfigError, nearest
 from clip_train.__about__ import __version__
-from clip_train.config import AugmentConfig, TrainConfig, groups
+from clip_train.config import AugmentConfig, KeyValues, TrainConfig, groups
 from clip_train.peer_flags import LATER, NEVER
 
 __all__ = ["build_parser", "parse"]
@@ -105,19 +105,35 @@ def _add_flag(group: Any, field: dataclasses.Field[Any], annotation: Any) -> Non
     elif field.default not in (None, "", False):
         text += f" (default: {field.default!r})" if field.default == "\t" else f" (default: {field.default})"
     options = [o for o in _options(annotation) if o is not type(None)]
+    first = options[0]
     if annotation is bool:
-        group.add_argument(*names, action="store_true", help=text)
+        action: Any = "store_true" if field.default is False else argparse.BooleanOptionalAction
+        group.add_argument(*names, action=action, help=text)
     elif annotation is AugmentConfig:
         group.add_argument(*names, action=_KeyValues, nargs="*", metavar="KEY=VALUE", help=text)
-    elif typing.get_origin(options[0]) is tuple:
-        group.add_argument(*names, action=_Floats, type=float, nargs="+", metavar="X", help=text)
-    elif typing.get_origin(options[0]) is Literal:
-        choices = typing.get_args(options[0])
+    elif annotation == KeyValues:
+        group.add_argument(*names, action=_Pairs, nargs="*", metavar="KEY=VALUE", help=text)
+    elif any(typing.get_origin(option) is tuple for option in options):
+        _add_several(group, names, options, text)
+    elif typing.get_origin(first) is Literal:
+        choices = typing.get_args(first)
         metavar = "{" + ",".join(choices) + "}"
         group.add_argument(*names, type=_choice(field.name, choices), metavar=metavar, help=text)
     else:
-        metavar = {int: "N", float: "X"}.get(options[0], field.name.split("_")[-1].upper())
-        group.add_argument(*names, type=options[0], metavar=metavar, help=text)
+        metavar = {int: "N", float: "X"}.get(first, field.name.split("_")[-1].upper())
+        group.add_argument(*names, type=first, metavar=metavar, help=text)
+
+
+def _add_several(group: Any, names: Sequence[str], options: Sequence[Any], text: str) -> None:
+    """A flag with several values: a tuple; or one value or a tuple, as in `int | tuple[int, int]`."""
+    single = next((option for option in options if typing.get_origin(option) is not tuple), None)
+    several = next(option for option in options if typing.get_origin(option) is tuple)
+    kind = typing.get_args(several)[0]
+    action = _Tuple if single is None else _OneOrTuple
+    # Any number, none too, where the tuple says so.
+    count = "*" if typing.get_args(several)[-1] is Ellipsis else "+"
+    metavar = {int: "N", float: "X"}.get(kind, names[0].split("-")[-1].upper())
+    group.add_argument(*names, action=action, type=kind, nargs=count, metavar=metavar, help=text)
 
 
 def _options(annotation: Any) -> tuple[Any, ...]:
@@ -192,6 +208,19 @@ class _KeyValues(argparse.Action):
         setattr(namespace, self.dest, pairs)
 
 
-class _Floats(argparse.Action):
+class _Pairs(_KeyValues):
+    """`key=value` words into pairs, in the order of the keys."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        super().__call__(parser, namespace, values, option_string)
+        setattr(namespace, self.dest, tuple(sorted(getattr(namespace, self.dest).items())))
+
+
+class _Tuple(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         setattr(namespace, self.dest, tuple(values))
+
+
+class _OneOrTuple(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else tuple(values))

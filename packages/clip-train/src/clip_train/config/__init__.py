@@ -11,6 +11,7 @@ from clip_core.preprocess import AugmentConfig
 from clip_train.config.checkpoint import CheckpointConfig
 from clip_train.config.data import DataConfig
 from clip_train.config.evaluation import EvaluationConfig
+from clip_train.config.flag import KeyValues
 from clip_train.config.logging import LoggingConfig
 from clip_train.config.model import ModelConfig
 from clip_train.config.objective import ObjectiveConfig
@@ -24,6 +25,7 @@ __all__ = [
     "CheckpointConfig",
     "DataConfig",
     "EvaluationConfig",
+    "KeyValues",
     "LoggingConfig",
     "ModelConfig",
     "ObjectiveConfig",

@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-__all__ = ["flag"]
+__all__ = ["KeyValues", "flag"]
+
+KeyValues = tuple[tuple[str, bool | int | float | str], ...]
+"""What `key=value key=value` on the command line becomes, in the order of the keys."""
 
 
 def flag(default: Any = dataclasses.MISSING, *, help: str) -> Any:
