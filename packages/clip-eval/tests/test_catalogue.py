@@ -7,7 +7,7 @@ import re
 import pytest
 
 from clip_core.errors import ConfigError
-from clip_eval.catalogue import compositional, entries, find, groups, lookup, multilingual, names
+from clip_eval.catalogue import compositional, entries, find, groups, lookup, multilingual, names, vtab_structured
 from clip_eval.catalogue.entry import Entry
 from clip_eval.catalogue.finding import _by_key
 
@@ -74,6 +74,11 @@ def test_names_that_mean_another_set_in_clip_benchmark_are_refused() -> None:
             find(name)
 
 
+def test_the_group_may_be_left_out() -> None:
+    for short, name in {"pets": "vtab/pets", "fmow": "wilds/fmow", "geode": "fairness/geode"}.items():
+        assert find(short).name == find(f"wds_{short}").name == name
+
+
 def test_where_a_set_is_fetched() -> None:
     assert find("vtab/pets").address == "clip-benchmark/wds_vtab-pets"
     assert find("vtab/pets").mirror == "djghosh/wds_vtab-pets_test"
@@ -108,3 +113,4 @@ def test_what_guessing_scores_is_never_below_one_in_the_number_of_classes() -> N
 def test_families_hold_what_their_names_say() -> None:
     assert {entry.name.partition("/")[0] for entry in groups.ENTRIES} == {"wilds", "fairness"}
     assert len([entry for entry in compositional.ENTRIES if entry.kind == "caption_choice"]) == 8
+    assert {entry.type for entry in vtab_structured.ENTRIES} == {"structured"}

@@ -6,7 +6,17 @@ import difflib
 from functools import cache
 
 from clip_core.errors import ConfigError
-from clip_eval.catalogue import compositional, groups, imagenet, multilingual, natural, quick, retrieval, vtab
+from clip_eval.catalogue import (
+    compositional,
+    groups,
+    imagenet,
+    multilingual,
+    natural,
+    quick,
+    retrieval,
+    vtab,
+    vtab_structured,
+)
 from clip_eval.catalogue.entry import Entry
 
 __all__ = ["entries", "find", "lookup", "names"]
@@ -15,6 +25,7 @@ _ENTRIES: tuple[Entry, ...] = (
     *imagenet.ENTRIES,
     *natural.ENTRIES,
     *vtab.ENTRIES,
+    *vtab_structured.ENTRIES,
     *groups.ENTRIES,
     *retrieval.ENTRIES,
     *multilingual.ENTRIES,
@@ -24,6 +35,8 @@ _ENTRIES: tuple[Entry, ...] = (
 
 # CLIP_benchmark's names without vtab/ of sets that are not those of VTAB: all images, no test split.
 _OTHER_SETS = ("caltech101", "eurosat")
+# What may be left out in front of a name.
+_GROUPS = ("vtab", "wilds", "fairness")
 
 
 def entries() -> tuple[Entry, ...]:
@@ -80,7 +93,9 @@ def _by_key() -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for entry in _ENTRIES:
         short = entry.datacomp.rpartition("/")[2] if not entry.mirror_is_wds else ""
-        for key in (entry.name, entry.title, entry.datacomp, short, *entry.aliases):
+        group, _, plain = entry.name.rpartition("/")
+        last = plain if group in _GROUPS and plain not in _OTHER_SETS else ""
+        for key in (entry.name, entry.title, entry.datacomp, short, last, *entry.aliases):
             for spelling in (key.lower(), key.lower().replace("/", "-")):
                 if spelling and found.setdefault(spelling, entry) is not entry:
                     raise AssertionError(f"{spelling}: names both {found[spelling].name} and {entry.name}")

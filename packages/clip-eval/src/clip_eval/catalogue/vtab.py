@@ -1,6 +1,7 @@
-"""The sets of the Visual Task Adaptation Benchmark (Zhai et al. 2019), with VTAB's splits.
+"""The natural and specialized sets of the Visual Task Adaptation Benchmark (Zhai et al. 2019), with its splits.
 
-SUN397 stands in `natural`, because the suites use all of its images instead of VTAB's split.
+SUN397 stands in `natural`, because the suites use all of its images instead of VTAB's split; the structured sets stand
+in `vtab_structured`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,6 @@ __all__ = ["ENTRIES"]
 _vtab = partial(Entry, kind="classification", on_hub=True)
 _natural = partial(_vtab, type="natural")
 _specialized = partial(_vtab, type="specialized")
-_structured = partial(_vtab, type="structured")
-_BINS = (
-    "The class names are the numbers of bins (0, 1, 2, ...), not degrees or percent, and not VTAB's own grouped label "
-    "set; a zero-shot score says little."
-)
 
 ENTRIES: tuple[Entry, ...] = (
     _natural(
@@ -45,7 +41,6 @@ ENTRIES: tuple[Entry, ...] = (
         test=10_000,
         chance=0.1,
         prompts="cifar10",
-        aliases=("cifar10",),
         datacomp="cifar10",
         source="Krizhevsky 2009",
     ),
@@ -56,7 +51,6 @@ ENTRIES: tuple[Entry, ...] = (
         test=10_000,
         chance=0.01,
         prompts="cifar100",
-        aliases=("cifar100",),
         datacomp="vtab/cifar100",
         source="Krizhevsky 2009",
     ),
@@ -67,7 +61,6 @@ ENTRIES: tuple[Entry, ...] = (
         test=1_880,
         chance=0.021277,
         prompts="dtd",
-        aliases=("dtd",),
         datacomp="vtab/dtd",
         source="Cimpoi et al. 2014",
     ),
@@ -80,7 +73,6 @@ ENTRIES: tuple[Entry, ...] = (
         chance=0.009804,
         prompts="flowers",
         names="flowers",
-        aliases=("flowers",),
         datacomp="vtab/flowers",
         source="Nilsback and Zisserman 2008",
     ),
@@ -93,7 +85,6 @@ ENTRIES: tuple[Entry, ...] = (
         chance=0.027027,
         prompts="pets",
         names="pets",
-        aliases=("pets",),
         datacomp="vtab/pets",
         source="Parkhi et al. 2012",
         licence="CC BY-SA 4.0",
@@ -106,7 +97,6 @@ ENTRIES: tuple[Entry, ...] = (
         chance=0.117897,
         prompts="svhn",
         names="svhn",
-        aliases=("svhn",),
         datacomp="vtab/svhn",
         source="Netzer et al. 2011, Street View house numbers",
         licence="non-commercial use",
@@ -120,7 +110,6 @@ ENTRIES: tuple[Entry, ...] = (
         chance=0.2,
         prompts="diabetic_retinopathy",
         names="diabetic_retinopathy",
-        aliases=("diabetic_retinopathy",),
         source="Kaggle 2015, EyePACS; btgraham-300",
     ),
     _specialized(
@@ -144,7 +133,6 @@ ENTRIES: tuple[Entry, ...] = (
         chance=0.5,
         prompts="pcam",
         names="pcam",
-        aliases=("pcam",),
         datacomp="vtab/pcam",
         source="Veeling et al. 2018, github.com/basveeling/pcam",
         licence="CC0 1.0",
@@ -156,120 +144,7 @@ ENTRIES: tuple[Entry, ...] = (
         test=6_300,
         chance=0.022342,
         prompts="resisc45",
-        aliases=("resisc45",),
         datacomp="vtab/resisc45",
         source="Cheng et al. 2017",
-    ),
-    _structured(
-        name="vtab/clevr_count_all",
-        title="CLEVR Counts",
-        classes=8,
-        test=15_000,
-        chance=0.125061,
-        prompts="clevr_count_all",
-        names="clevr_count_all",
-        aliases=("clevr_count_all",),
-        datacomp="vtab/clevr_count_all",
-        source="Johnson et al. 2017",
-        licence="CC BY 4.0",
-    ),
-    _structured(
-        name="vtab/clevr_closest_object_distance",
-        title="CLEVR Distance",
-        classes=6,
-        test=15_000,
-        chance=0.190520,
-        prompts="clevr_closest_object_distance",
-        names="clevr_closest_object_distance",
-        aliases=("clevr_closest_object_distance",),
-        datacomp="vtab/clevr_closest_object_distance",
-        source="Johnson et al. 2017",
-        licence="CC BY 4.0",
-        notes=(
-            "One of its class names is empty; a reader that drops blank lines shifts every label behind it.",
-            "The two published tables differ by up to 0.10 on it, for reasons not known: not comparable.",
-        ),
-    ),
-    _structured(
-        name="vtab/dmlab",
-        title="DMLab",
-        classes=6,
-        test=22_735,
-        chance=1 / 6,
-        prompts="dmlab",
-        names="dmlab",
-        aliases=("dmlab",),
-        source="Beattie et al. 2016, frames labelled by VTAB",
-    ),
-    _structured(
-        name="vtab/dsprites_label_orientation",
-        title="dSprites Orientation",
-        classes=40,
-        test=73_728,
-        chance=1 / 40,
-        prompts="dsprites_label_orientation",
-        aliases=("dsprites_label_orientation",),
-        source="Matthey et al. 2017, the last tenth",
-        licence="Apache-2.0",
-        notes=(_BINS,),
-    ),
-    _structured(
-        name="vtab/dsprites_label_x_position",
-        title="dSprites X Position",
-        classes=32,
-        test=73_728,
-        chance=1 / 32,
-        prompts="dsprites_label_x_position",
-        aliases=("dsprites_label_x_position",),
-        source="Matthey et al. 2017, the last tenth",
-        licence="Apache-2.0",
-        notes=(_BINS,),
-    ),
-    _structured(
-        name="vtab/dsprites_label_y_position",
-        title="dSprites Y Position",
-        classes=32,
-        test=73_728,
-        chance=1 / 32,
-        aliases=("dsprites_label_y_position",),
-        source="Matthey et al. 2017, the last tenth",
-        licence="Apache-2.0",
-        notes=(_BINS, "It has no templates; CLIP_benchmark silently takes ImageNet's."),
-    ),
-    _structured(
-        name="vtab/kitti_closest_vehicle_distance",
-        title="KITTI Vehicle Distance",
-        classes=4,
-        test=711,
-        chance=0.295289,
-        prompts="kitti_closest_vehicle_distance",
-        names="kitti_closest_vehicle_distance",
-        aliases=("kitti_closest_vehicle_distance",),
-        datacomp="vtab/kitti_closest_vehicle_distance",
-        source="Geiger et al. 2012",
-        licence="CC BY-NC-SA 3.0",
-        notes=("With 711 images the 95 % interval is about 0.033 to either side.",),
-    ),
-    _structured(
-        name="vtab/smallnorb_label_azimuth",
-        title="smallNORB Azimuth",
-        classes=18,
-        test=12_150,
-        chance=1 / 18,
-        prompts="smallnorb_label_azimuth",
-        aliases=("smallnorb_label_azimuth",),
-        source="LeCun et al. 2004",
-        notes=(_BINS,),
-    ),
-    _structured(
-        name="vtab/smallnorb_label_elevation",
-        title="smallNORB Elevation",
-        classes=9,
-        test=12_150,
-        chance=1 / 9,
-        prompts="smallnorb_label_elevation",
-        aliases=("smallnorb_label_elevation",),
-        source="LeCun et al. 2004",
-        notes=(_BINS,),
     ),
 )
