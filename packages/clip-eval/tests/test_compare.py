@@ -18,10 +18,11 @@ from torch import Tensor
 from clip_core import command
 from clip_core.errors import ConfigError, DataError
 from clip_eval.commands import compare as compare_command
-from clip_eval.compare import average_difference, compare_rows, models_of, unmatched
+from clip_eval.compare import average_difference, compare_rows
 from clip_eval.metrics import Metric, wilson
 from clip_eval.metrics.paired import compare_outcomes, holm
 from clip_eval.records import Record
+from clip_eval.records.matching import models_of, unmatched
 from clip_eval.records.readers import read_rows
 from clip_eval.tasks.result import Outcomes, TaskResult
 from clip_eval.wds import WdsDataset

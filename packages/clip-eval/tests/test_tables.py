@@ -19,10 +19,11 @@ from clip_eval import evaluate, open_dataset
 from clip_eval.catalogue import find
 from clip_eval.commands import table
 from clip_eval.records.averages import average, main_score, official_score
+from clip_eval.records.overview import format_score, overview
 from clip_eval.records.peer_tables import OPEN_CLIP_COLUMNS
 from clip_eval.records.readers import read_rows
 from clip_eval.records.rows import Score
-from clip_eval.records.tables import COLUMNS, format_score, overview, tidy
+from clip_eval.records.tables import COLUMNS, tidy
 
 Run = Callable[..., tuple[int, str, str]]
 

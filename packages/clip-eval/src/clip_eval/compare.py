@@ -2,7 +2,8 @@
 
 Where both records kept what each query scored, the test is paired: on the same images, so that only the queries on
 which the models disagree count. Otherwise it is a test on two numbers with intervals, and says so. Results of other
-prompts, other data or other exclusions are not compared. What is not here: the tests (`metrics.paired`), printing.
+prompts, other data or other exclusions are not compared. What is not here: which results
+belong together (`records.matching`), the tests (`metrics.paired`), printing.
 """
 
 from __future__ import annotations
@@ -17,31 +18,17 @@ import torch
 
 from clip_core.errors import ConfigError, DataError
 from clip_eval.metrics.paired import compare_outcomes, compare_scores, holm
-from clip_eval.published import NOT_COMPARABLE
-from clip_eval.records.reading import SavedRecord
+from clip_eval.records.matching import IGNORABLE, key_of, obstacle, pairs, title_of
 from clip_eval.records.rows import Row, Score, is_share, lower_is_better
 from clip_eval.records.tables import chosen_metrics
 from clip_eval.tasks.result import Outcomes
 
-__all__ = [
-    "IGNORABLE",
-    "LEVEL",
-    "Comparison",
-    "Verdict",
-    "average_difference",
-    "compare_rows",
-    "models_of",
-    "unmatched",
-]
+__all__ = ["LEVEL", "Comparison", "Verdict", "average_difference", "compare_rows"]
 
 LEVEL = 0.05
 """Below this adjusted p a difference is more than noise."""
-IGNORABLE = ("prompts", "settings", "language")
-"""What two results may differ in and be compared all the same, if asked for."""
 Verdict = Literal["A better", "B better", "within noise", "not comparable", "not tested"]
 
-# The same measurement, whatever these say: prompts and language are compared by themselves.
-_NO_SETTINGS = ("ks", "language", "templates", "prompts", "classnames")
 _Z = 1.959963984540054  # the 97.5 % point of the normal distribution
 
 
@@ -112,17 +99,17 @@ def compare_rows(
     """
     if unknown := [word for word in ignore if word not in IGNORABLE]:
         raise ConfigError(f"{unknown[0]!r} cannot be ignored; allowed: {', '.join(IGNORABLE)}.")
-    several = len({_key(row, ignore) for row in first}) > len({row.dataset for row in first})
+    several = len({key_of(row, ignore) for row in first}) > len({row.dataset for row in first})
     found: list[Comparison] = []
-    for a, b in _pairs(first, second, ignore):
-        reason = _obstacle(a, b, ignore)
+    for a, b in pairs(first, second, ignore):
+        reason = obstacle(a, b, ignore)
         outcomes = ({}, {}) if reason else (_outcomes(a), _outcomes(b))
         common = replace(a, metrics={name: score for name, score in a.metrics.items() if name in b.metrics})
         mains = chosen_metrics(common, "main")
         for name in chosen_metrics(common, metrics):
             entry = Comparison(
                 dataset=a.dataset,
-                title=_title(a, several),
+                title=title_of(a, several),
                 split=a.split,
                 task=a.task,
                 language=a.language,
@@ -135,26 +122,6 @@ def compare_rows(
             )
             found.append(entry if reason else _tested(entry, a, b, outcomes, resamples, seed))
     return _judged(found)
-
-
-def unmatched(
-    first: Sequence[Row], second: Sequence[Row], ignore: Sequence[str] = ()
-) -> tuple[list[str], list[str], list[str]]:
-    """Titles of what only A has, of what only B has, and of what both have without a metric in common."""
-    titles: list[dict[tuple[str, ...], str]] = []
-    metrics: list[dict[tuple[str, ...], set[str]]] = []
-    for rows in (first, second):
-        titles.append({_key(row, ignore): _title(row, True) for row in rows})
-        held: dict[tuple[str, ...], set[str]] = {}
-        for row in rows:
-            held.setdefault(_key(row, ignore), set()).update(row.metrics)
-        metrics.append(held)
-    both = [key for key in titles[0] if key in titles[1]]
-    return (
-        [title for key, title in titles[0].items() if key not in titles[1]],
-        [title for key, title in titles[1].items() if key not in titles[0]],
-        [titles[0][key] for key in both if not metrics[0][key] & metrics[1][key]],
-    )
 
 
 def average_difference(comparisons: Sequence[Comparison]) -> Comparison | None:
@@ -197,89 +164,6 @@ def average_difference(comparisons: Sequence[Comparison]) -> Comparison | None:
         test="normal, data sets independent",
         verdict=_verdict(difference, p, "acc1"),
     )
-
-
-def models_of(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-    """The models among `rows`, each with its rows; records of one name are told apart by their weights and precision.
-
-    Returns:
-        Pairs (name, rows) in the order of the rows; where two share a name, it has the beginning of their hashes too.
-    """
-    groups: dict[tuple[str, ...], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.model_name, row.source, *_identity(row.record)), []).append(row)
-    names = [key[0] for key in groups]
-    sources = {key[1] for key in groups}
-    named = []
-    for key, held in groups.items():
-        name, source, *rest = key
-        if names.count(name) > 1:
-            alike = [other for other in groups if other[0] == name]
-            if len(sources) > 1 and len({other[1] for other in alike}) > 1:
-                name = f"{name} [{source}]"
-            if len({other[2:] for other in alike if other[1] == source}) > 1:
-                name = f"{name} ({', '.join(part[:12] for part in rest)})"
-        named.append((name, held))
-    return named
-
-
-def _identity(record: SavedRecord | None) -> tuple[str, ...]:
-    if record is None:
-        return ()
-    model, precision = record.data["model"], record.data.get("precision", {})
-    return str(model.get("weights_sha256")), str(precision.get("towers") or precision.get("model"))
-
-
-def _key(row: Row, ignore: Sequence[str]) -> tuple[str, ...]:
-    language = "" if "language" in ignore else row.language or "en"
-    return row.dataset, row.split, row.task, language, str(row.settings.get("objective") or "")
-
-
-def _title(row: Row, several: bool) -> str:
-    parts = [row.entry.title if row.entry is not None else row.dataset]
-    if row.settings.get("objective"):
-        parts.append(str(row.settings["objective"]))
-    if several and row.task != "zero_shot_classification":
-        parts.append(row.task.replace("_", " "))
-    if row.split != "test":
-        parts.append(row.split)
-    if (row.language or "en") != "en":
-        parts.append(str(row.language))
-    return ", ".join(parts)
-
-
-def _pairs(first: Sequence[Row], second: Sequence[Row], ignore: Sequence[str]) -> list[tuple[Row, Row]]:
-    """Each row of A with the row of B that it can be compared with, or else with any of the same data set."""
-    pairs = []
-    taken: set[int] = set()
-    for a in first:
-        # Without a record, a peer's table may state further metrics of the same run in a row of its own.
-        fitting = [b for b in second if _key(b, ignore) == _key(a, ignore) and set(a.metrics) & set(b.metrics)]
-        fitting.sort(key=lambda b: (id(b) in taken, bool(_obstacle(a, b, ignore))))
-        if fitting:
-            taken.add(id(fitting[0]))
-            pairs.append((a, fitting[0]))
-    return pairs
-
-
-def _obstacle(a: Row, b: Row, ignore: Sequence[str]) -> str:
-    """Why two results cannot be compared; empty where they can, or where nothing is known against it."""
-    if a.record is None or b.record is None:
-        unlike = a.source != b.source and a.task == "zero_shot_classification"
-        return NOT_COMPARABLE.get(a.dataset, "") if unlike else ""
-    one, two = a.record.data["dataset"], b.record.data["dataset"]
-    if one.get("shards_sha256") != two.get("shards_sha256") or one.get("samples") != two.get("samples"):
-        return "different data"
-    left = [(facts.get("excluded", {}).get("count"), facts.get("excluded", {}).get("sha256")) for facts in (one, two)]
-    if left[0][0] != left[1][0] or (None not in (left[0][1], left[1][1]) and left[0][1] != left[1][1]):
-        return "different exclusions"
-    if "prompts" not in ignore and a.record.prompts_id != b.record.prompts_id:
-        return "different prompts"
-    if "settings" not in ignore:
-        names = [name for name in {**a.settings, **b.settings} if name not in _NO_SETTINGS]
-        if other := sorted(name for name in names if a.settings.get(name) != b.settings.get(name)):
-            return f"different settings: {', '.join(other)}"
-    return ""
 
 
 def _outcomes(row: Row) -> dict[str, Outcomes]:

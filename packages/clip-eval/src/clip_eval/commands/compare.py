@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
 __all__ = ["add", "render"]
 
+_DESCRIPTION = """\
+Compare model A with model B on every data set that both have: the difference, its 95 % interval, and a verdict.
+Where the records kept what each query scored, the test is paired, on the same images: McNemar's exact test for hits
+and misses, else a bootstrap over images. p is corrected by Holm's method over the data sets. Results of other tools
+have no such record and are compared unpaired, which sees less. Results of other prompts, data or exclusions are not
+compared."""
 _EXAMPLES = """\
 examples:
   clip-eval compare results/before results/after
@@ -28,11 +34,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     compare = commands.add_parser(
         "compare",
         help="whether one model is better than another, or only luckier",
-        description="Compare model A with model B on every data set that both have: the difference, its 95 %% "
-        "interval, and a verdict. Where the records kept what each query scored, the test is paired, on the same "
-        "images: McNemar's exact test for hits and misses, else a bootstrap over images. p is corrected by Holm's "
-        "method over the data sets. Results of other tools have no such record and are compared unpaired, which sees "
-        "less. Results of other prompts, data or exclusions are not compared.",
+        description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -70,8 +72,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _compare(options: argparse.Namespace) -> int:
     from clip_core.errors import ConfigError
-    from clip_eval.compare import average_difference, compare_rows, unmatched
-    from clip_eval.records.tables import in_catalogue_order
+    from clip_eval.compare import average_difference, compare_rows
+    from clip_eval.records.matching import unmatched
+    from clip_eval.records.overview import in_catalogue_order
 
     if options.resamples < 100:
         raise ConfigError(f"--resamples is {options.resamples}; 95 % limits need 100 or more.")
@@ -102,7 +105,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _models(results: Sequence[Path], wanted: Sequence[str] | None) -> tuple[tuple[str, list[Row]], ...]:
     """Names and rows of A and B."""
     from clip_core.errors import ConfigError
-    from clip_eval.compare import models_of
+    from clip_eval.records.matching import models_of
     from clip_eval.records.readers import read_rows
 
     if len(results) > 2 or (wanted is not None and len(wanted) > 2):
@@ -168,7 +171,7 @@ def render(
     alone: Sequence[Sequence[str]] = ((), (), ()),
 ) -> str:
     """The comparison as aligned text, at most about 110 columns wide, with notes on how the tests were made."""
-    from clip_eval.records.tables import SHORT_NAMES
+    from clip_eval.records.overview import SHORT_NAMES
 
     head = ("data set", "metric", "A", "B", "B - A", "95 % interval", "p", "verdict")
     body = [

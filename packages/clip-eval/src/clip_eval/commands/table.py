@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["add", "select_models", "write_output"]
 
+_DESCRIPTION = """\
+Print results as a table: for people (text, md) data sets by models with 95 % intervals, for programs (csv, parquet)
+one line for each number, for other tools (--peer) their own columns. Reads folders of records, CLIP_benchmark's JSON
+and CSV, DataComp's eval_results.jsonl, OpenCLIP's result tables and the results.jsonl of its training."""
 _EXAMPLES = """\
 examples:
   clip-eval table results
@@ -31,10 +35,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     table = commands.add_parser(
         "table",
         help="results of many models, ours and other tools', as one table",
-        description="Print results as a table: for people (text, md) data sets by models with 95 %% intervals, for "
-        "programs (csv, parquet) one line for each number, for other tools (--peer) their own columns. Reads folders "
-        "of records, CLIP_benchmark's JSON and CSV, DataComp's eval_results.jsonl, OpenCLIP's result tables and "
-        "training results.",
+        description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -67,9 +68,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _table(options: argparse.Namespace) -> None:
     from clip_core.errors import ConfigError
+    from clip_eval.records.overview import overview
     from clip_eval.records.peer_tables import PEERS
     from clip_eval.records.readers import read_rows
-    from clip_eval.records.tables import COLUMNS, overview, tidy, to_csv, to_parquet
+    from clip_eval.records.tables import COLUMNS, tidy, to_csv, to_parquet
     from clip_eval.suites import suite
 
     rows = select_models(read_rows(options.results), options.model)
