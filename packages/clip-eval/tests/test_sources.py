@@ -163,7 +163,7 @@ def test_tables_that_do_not_fit(tmp_path: Path, pictures: Path) -> None:
         with pytest.raises(ClipError, match=message):
             write_dataset(tmp_path / "set", table(path, **settings))
     (pictures / "bad.csv").write_text("image,label\n0.png\n")
-    (pictures / "bad.jsonl").write_text('{"image": 1}\n[')
+    (pictures / "bad.jsonl").write_text('{"image": "0.png", "label": "a"}\n[')
     (pictures / "bad.parquet").write_bytes(b"PAR1")
     (pictures / "bad.xlsx").write_bytes(b"")
     for name, message in (
@@ -319,9 +319,6 @@ def test_bad_riddles(tmp_path: Path, pictures: Path) -> None:
 
 
 def test_the_command_builds_what_run_reads(tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_table(
-        pictures / "t.csv", [{"image": f"{number}.png", "kind": "cat|owl"[number % 2 :]} for number in range(4)]
-    )
     (tmp_path / "names.txt").write_text("cat\n\nowl\n")
     (tmp_path / "templates.txt").write_text("an {c}\n")
     command = [
