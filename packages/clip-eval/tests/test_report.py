@@ -15,6 +15,7 @@ import torch
 import clip_core
 from clip_core.errors import ConfigError, DataError
 from clip_eval import evaluate, open_dataset
+from clip_eval.evaluation import Options
 from clip_eval.report import render_report, write_report
 from clip_eval.training_log import loss_curve, nice_ticks, read_training
 
@@ -188,7 +189,10 @@ def test_two_models_are_told_apart(bundle, make_classification, tmp_path: Path) 
 
 def test_two_records_of_one_model_are_told_apart(bundle, make_classification, tmp_path: Path) -> None:
     dataset = open_dataset(make_classification())
-    paths = [evaluate(bundle, dataset, templates=prompts).save(tmp_path / "results") for prompts in (None, ["{c}"])]
+    paths = [
+        evaluate(bundle, dataset, options=Options(templates=prompts)).save(tmp_path / "results")
+        for prompts in (None, ["{c}"])
+    ]
     text = Page(render_report(tmp_path / "results")).text
     for path in paths:
         assert f"animals (split test, settings {path.stem.split('.')[-1]})" in text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clip_core import command
 from clip_eval.__about__ import __version__
-from clip_eval.commands import build, catalogue, compare, evaluate, regress, run, table
+from clip_eval.commands import build, catalogue, compare, evaluate, regress, report, run, table
 
 __all__ = ["main", "make_parser"]
 
@@ -31,31 +31,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"clip-eval {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for part in (run, evaluate, build, catalogue, table, compare, regress):
+    for part in (run, evaluate, build, catalogue, table, compare, report, regress):
         part.add(commands)
-    _add_report(commands)
     return parser
-
-
-def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    report = commands.add_parser(
-        "report",
-        help="one HTML page from the records",
-        description="Writes one self-contained HTML page: scores with intervals, tables, pictures with their best "
-        "captions and, given a training run, its loss curve.",
-    )
-    report.add_argument("--results", required=True, type=Path, metavar="DIR", help="the folder that `run` wrote")
-    report.add_argument("--training", type=Path, metavar="DIR", help="a run folder of clip-train")
-    report.add_argument("--output", required=True, type=Path, metavar="FILE", help="the page, report.html")
-    report.add_argument("--title", default="CLIP evaluation", help="heading of the page (%(default)s)")
-    report.add_argument("--quiet", action="store_true", help="no progress bars")
-    report.set_defaults(action=_report)
-
-
-def _report(arguments: argparse.Namespace) -> None:
-    from clip_eval.report import write_report
-
-    print(write_report(arguments.results, arguments.output, training=arguments.training, title=arguments.title))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

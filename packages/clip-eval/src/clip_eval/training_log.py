@@ -16,7 +16,7 @@ from typing import Any
 
 from clip_core.errors import DataError
 
-__all__ = ["LossCurve", "Tick", "TrainingLog", "loss_curve", "nice_ticks", "read_training"]
+__all__ = ["LossCurve", "Tick", "TrainingLog", "loss_curve", "nice_ticks", "read_training", "zero_shot_curves"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,17 @@ def _parse_step(path: Path, number: int, line: str) -> dict[str, Any]:
     if not isinstance(step, int) or not (loss is None or isinstance(loss, (int, float))):
         raise DataError(f"{path}: line {number}: step must be a whole number and loss a number or null.")
     return dict(record)
+
+
+def zero_shot_curves(log: TrainingLog) -> dict[str, list[tuple[int, float]]]:
+    """Metric -> (step, value) of the evaluations on the way, which steps state under names with "zero_shot" in them."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for entry in log.steps:
+        for name, value in entry.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if is_number and "zeroshot" in name.replace("_", "").replace("-", "").lower():
+                found.setdefault(name, []).append((entry["step"], float(value)))
+    return found
 
 
 def loss_curve(log: TrainingLog, *, points: int = 160) -> LossCurve:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from clip_eval.catalogue import lookup
+
 __all__ = ["chance_level"]
 
 _PREFIXED = re.compile(r"(?:lp_)?acc(\d+)")
@@ -16,7 +18,7 @@ _RETRIEVAL = re.compile(r"(image|text)_retrieval_recall@(\d+)")
 
 
 def chance_level(name: str, record: Mapping[str, Any]) -> float | None:
-    """The expected value of metric `name` under chance, from the record's own statement or from its counts."""
+    """What metric `name` is under chance: as the record states it, from its counts, or the catalogue's."""
     details = record["details"]
     stated = details.get("chance")
     if isinstance(stated, Mapping) and name in stated:
@@ -33,10 +35,12 @@ def chance_level(name: str, record: Mapping[str, Any]) -> float | None:
     recall = _RETRIEVAL.fullmatch(name)
     if recall and "images" in details and "captions" in details:
         images, captions, k = int(details["images"]), int(details["captions"]), int(recall[2])
-        # Pictures with several captions each have more than one chance, how many the counts alone do not say.
-        if images > 0 and (recall[1] == "image" or images == captions):
+        # A picture with c of M captions has a first answer right with c / M, on average 1 / N whatever the c are. With
+        # more than one try it depends on how the captions are spread, which the counts do not say.
+        if images > 0 and (recall[1] == "image" or images == captions or k == 1):
             return min(1.0, k / images)
-    return None
+    known = lookup(str(record["dataset"]["name"]))
+    return known.chance if known is not None and known.main_metric == name else None
 
 
 def _classes(details: Mapping[str, Any]) -> int:

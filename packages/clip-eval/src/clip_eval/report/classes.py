@@ -1,4 +1,4 @@
-"""What a classification record says about single classes: recall, average precision, confusions, groups of pictures."""
+"""What a classification record says about single classes: recall, average precision, confusions."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clip_eval.report.numbers import words
-
-__all__ = ["ClassTable", "class_table", "confusions", "group_bars", "matrix"]
+__all__ = ["ClassTable", "class_table", "confusions", "matrix"]
 
 _MATRIX_CLASSES = 15
 """Up to here a confusion matrix can be read on a phone; beyond, the most frequent confusions are listed."""
@@ -115,38 +113,3 @@ def _confusion(details: Mapping[str, Any]) -> list[list[int]] | None:
     if any(len(row) != len(counts) for row in counts) or len(counts) != len(_names(details)):
         raise ValueError("the confusion matrix does not fit the classes")
     return counts
-
-
-def group_bars(details: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Groups of pictures (a region, an income) with their numbers as bars: {"title", "rows": [{"name", "n", ...}]}."""
-    found = []
-    for title, entries in _groupings(details):
-        rows = []
-        for entry in entries:
-            key = next((name for name in ("value", "acc1", "recall", "acc", "f1") if entry.get(name) is not None), None)
-            if key is None:
-                continue
-            row = {name: None if entry.get(name) is None else float(entry[name]) for name in (key, "low", "high")}
-            label = "" if key == "value" else words(key).label
-            rows.append(
-                {
-                    "name": str(entry.get("name", "")) or _BLANK,
-                    "n": int(entry.get("n", 0)),
-                    "value": row[key],
-                    "low": row["low"],
-                    "high": row["high"],
-                    "metric": label,
-                }
-            )
-        if rows:
-            found.append({"title": title, "rows": rows})
-    return found
-
-
-def _groupings(details: Mapping[str, Any]) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    groups = details.get("groups")
-    if isinstance(groups, list):
-        return [("Groups", groups)]
-    if isinstance(groups, Mapping):
-        return [(str(name).replace("_", " "), list(entries)) for name, entries in groups.items() if entries]
-    return []

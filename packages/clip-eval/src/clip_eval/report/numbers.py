@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-__all__ = ["INTERVALS", "Number", "Words", "amount", "percent", "read_number", "words"]
+__all__ = ["INTERVALS", "Number", "Words", "amount", "percent", "read_number", "signed", "span", "words"]
 
 Kind = Literal["share", "rank", "score"]
 
@@ -134,7 +134,7 @@ class Number:
     @property
     def span(self) -> str:
         """The interval."""
-        return f"{self.form(self.low)} – {self.form(self.high)}"
+        return span(self.low, self.high) if self.is_share else f"{self.form(self.low)} – {self.form(self.high)}"
 
     @property
     def bounds(self) -> str | None:
@@ -186,6 +186,17 @@ def _finite(value: Any) -> float:
 def percent(value: float | None) -> str:
     """Of a share."""
     return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def span(low: float, high: float) -> str:
+    """An interval of shares."""
+    return f"{100 * low:.1f} – {percent(high)}"
+
+
+def signed(difference: float) -> str:
+    """A difference of shares in points, with its sign."""
+    points = round(100 * difference, 1)
+    return "0.0" if points == 0 else f"{points:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def amount(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -13,14 +14,17 @@ from clip_core.errors import ConfigError
 from clip_eval.__about__ import __version__
 from clip_eval.records import read_records
 from clip_eval.report.calibration import reliability
-from clip_eval.report.classes import class_table, confusions, group_bars, matrix
+from clip_eval.report.classes import class_table, confusions, matrix
 from clip_eval.report.files import read_samples
-from clip_eval.report.numbers import INTERVALS, amount, percent
+from clip_eval.report.groups import group_tables
+from clip_eval.report.numbers import INTERVALS, amount, percent, span
+from clip_eval.report.others import other_columns
 from clip_eval.report.pictures import galleries, searches
+from clip_eval.report.probe import probe_sweep
 from clip_eval.report.provenance import provenance
-from clip_eval.report.results import Board, Result, boards, damaged, read_results
+from clip_eval.report.results import Board, Result, boards, damaged, models_of, read_results
 from clip_eval.report.robustness import shifts
-from clip_eval.report.summary import averages, flags, headlines, score_rows, summary_rows
+from clip_eval.report.summary import averages, flags, headlines, score_rows, summary_rows, tie_notes
 from clip_eval.report.training import training_facts
 from clip_eval.training_log import read_training
 
@@ -38,12 +42,22 @@ def write_report(
     *,
     training: str | PathLike[str] | None = None,
     title: str = "CLIP evaluation",
+    others: Sequence[str | PathLike[str]] = (),
 ) -> Path:
-    """Writes the page for the records in folder `results`; `training` is a run folder of clip-train.
+    """Writes the page.
 
-    Raises `DataError` for a folder without records or with damaged ones, `ConfigError` when `output` cannot be written.
+    Args:
+        results: a folder of records.
+        output: the file.
+        training: a run folder of clip-train.
+        title: heading of the page.
+        others: results of CLIP_benchmark, DataComp or OpenCLIP that stand beside the records in the summary.
+
+    Raises:
+        DataError: a folder without records, or damaged files.
+        ConfigError: `output` cannot be written.
     """
-    page = render_report(results, training=training, title=title)
+    page = render_report(results, training=training, title=title, others=others)
     path = Path(output)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,13 +72,15 @@ def render_report(
     *,
     training: str | PathLike[str] | None = None,
     title: str = "CLIP evaluation",
+    others: Sequence[str | PathLike[str]] = (),
 ) -> str:
     """The page of `write_report` as a string."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     found = read_results(read_records(results))
     tables = boards(found)
-    models = list({result.model.key: result.model for result in found}.values())
+    models = models_of(found)
+    columns = other_columns(others) if others else []
     log = read_training(training) if training is not None else None
     most = max(3, _PICTURES // (12 * len(found)))
     environment = Environment(
@@ -77,6 +93,8 @@ def render_report(
     )
     environment.filters["percent"] = percent
     environment.filters["amount"] = amount
+    environment.filters["span"] = span
+    environment.filters["breakable"] = lambda text: re.sub(r"([:/_])", "\\1\u200b", str(text))
     script = environment.get_template("page.js").render()
     return environment.get_template("page.html").render(
         title=title,
@@ -87,7 +105,9 @@ def render_report(
         several=len(models) > 1,
         headlines=headlines(tables),
         flags=flags,
-        summary=summary_rows(tables, models),
+        ties={board.anchor: tie_notes(board) for board in tables},
+        summary=summary_rows(tables, models, columns),
+        columns=[*models, *columns],
         averages=averages(tables, models),
         shifts=shifts(tables),
         scores={board.anchor: score_rows(board) for board in tables},
@@ -112,8 +132,9 @@ def _look(result: Result, most: int) -> dict[str, Any]:
             "classes": class_table(details),
             "matrix": matrix(details),
             "confusions": confusions(details),
-            "groups": group_bars(details),
+            "groups": group_tables(details),
             "reliability": reliability(details),
+            "sweep": probe_sweep(details),
             "truncated": int(details.get("captions_truncated") or 0) + int(details.get("prompts_truncated") or 0),
         }
 

@@ -14,7 +14,7 @@ from clip_eval.training_log import Tick, nice_ticks
 __all__ = ["HEIGHT", "WIDTH", "Bar", "Dot", "Line", "Plot", "linear", "ticks_between"]
 
 WIDTH, HEIGHT = 400.0, 300.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 8.0, 10.0, 40.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 14.0, 10.0, 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,8 @@ class Dot:
     style: str = "own"
     low: float | None = None
     high: float | None = None
-    name: str = ""
-    """What stands beside it."""
-    before: bool = False
-    """Whether the name stands to the left."""
-    drop: float = 0.0
-    """How far the name is moved down, so that it does not cover another."""
+    mark: str = ""
+    """A number or a letter inside it, for the text to refer to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +79,11 @@ class Plot:
         style: str = "own",
         low: float | None = None,
         high: float | None = None,
-        name: str = "",
+        mark: str = "",
     ) -> None:
         """A point in the units of the data."""
         ends = [None if end is None else self.y(end) for end in (low, high)]
-        place, before = self.y(y), self.x(x) > 0.6 * WIDTH
-        near = [dot.drop + dot.y for dot in self.dots if dot.name and abs(dot.x - self.x(x)) < 0.45 * WIDTH]
-        drop = 0.0
-        while name and any(abs(place + drop - other) < 13 for other in near) and place + drop < self.bottom - 8:
-            drop += 4.0
-        self.dots.append(Dot(self.x(x), place, label, style, ends[0], ends[1], name, before, drop))
+        self.dots.append(Dot(self.x(x), self.y(y), label, style, ends[0], ends[1], mark))
 
     def add_line(self, points: Sequence[tuple[float, float]], style: str) -> None:
         """A polyline in the units of the data."""

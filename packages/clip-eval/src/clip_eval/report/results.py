@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from clip_core.errors import DataError
+from clip_eval.catalogue import Entry, lookup
 from clip_eval.records import SavedRecord
+from clip_eval.records.rows import main_metrics
 from clip_eval.report.chance import chance_level
 from clip_eval.report.numbers import Number, read_number
 
-__all__ = ["TASKS", "Board", "Model", "Result", "boards", "damaged", "read_results"]
+__all__ = ["TASKS", "Board", "Model", "Result", "boards", "damaged", "models_of", "read_results"]
 
 TASKS = {
     "zero_shot_classification": "zero-shot classification",
@@ -30,15 +32,6 @@ TASKS = {
     "association": "association",
 }
 """Tasks in words, in the order of the page: classification first, because it says what the classes are."""
-_MAIN = {
-    "zero_shot_classification": ("acc1", "mean_average_precision"),
-    "multilabel": ("mean_average_precision",),
-    "retrieval": ("image_retrieval_recall@1", "text_retrieval_recall@1"),
-    "linear_probe": ("lp_acc1", "lp_mean_average_precision"),
-    "caption_choice": ("acc", "text_acc", "image_acc"),
-    "captioning": ("CIDEr", "Bleu_4"),
-    "association": ("jaccard_score_10-12", "jaccard_score_avg"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +73,12 @@ class Result:
         stated = self.details.get("main_metric") or about.get("main_metric")
         if stated in self.numbers:
             return [self.numbers[stated]]
-        known = [self.numbers[name] for name in _MAIN.get(self.task, ()) if name in self.numbers]
-        if known and self.task != "retrieval":
-            return known[:1]
-        return known or list(self.numbers.values())[:1]
+        return [self.numbers[name] for name in main_metrics(list(self.numbers), self.task, self.entry)]
+
+    @property
+    def entry(self) -> Entry | None:
+        """What the catalogue knows of the data set."""
+        return lookup(str(self.data["dataset"]["name"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +117,8 @@ class Board:
 
     @property
     def metrics(self) -> list[str]:
-        """All metrics that any of the models has."""
-        return list(dict.fromkeys(name for result in self.results for name in result.numbers))
+        """All metrics that any of the models has, the main ones first."""
+        return list(dict.fromkeys([*self.main, *(name for result in self.results for name in result.numbers)]))
 
     def of(self, model: Model) -> Result | None:
         """The record of one model."""
@@ -162,6 +157,11 @@ def read_results(records: Sequence[SavedRecord]) -> list[Result]:
     return results
 
 
+def models_of(results: Sequence[Result]) -> list[Model]:
+    """Each model once, by its label."""
+    return sorted({result.model.key: result.model for result in results}.values(), key=lambda model: model.label)
+
+
 def boards(results: Sequence[Result]) -> list[Board]:
     """What may be compared with one another, tasks in the order of `TASKS`, data sets by name."""
     groups: dict[tuple[str, str, str, str, str], list[Result]] = {}
@@ -175,6 +175,9 @@ def boards(results: Sequence[Result]) -> list[Board]:
         group = groups[key]
         # Of one model there may be several records on one data set; then split and settings tell them apart.
         alike = [other for other, name in zip(ordered, plain, strict=True) if name == title and other[0] == key[0]]
+        task = TASKS.get(key[0], key[0].replace("_", " "))
+        if len(alike) == 1 and plain.count(title) > 1 and key[0] != "zero_shot_classification":
+            title = f"{title}, {task}"
         if len(alike) > 1:
             title = f"{title} (split {key[2]}, settings {group[0].path.stem.rpartition('.')[2]})"
         found.append(Board(f"set-{place}", title, sorted(group, key=lambda result: result.model.label)))
@@ -190,7 +193,8 @@ def _comparable(result: Result) -> tuple[str, str, str, str, str]:
 
 def _title(result: Result) -> str:
     dataset = result.data["dataset"]
-    return str((dataset.get("about") or {}).get("title") or dataset["name"])
+    known = result.entry
+    return str((dataset.get("about") or {}).get("title") or (known.title if known else dataset["name"]))
 
 
 def _identity(model: dict[str, Any]) -> tuple[str, str]:

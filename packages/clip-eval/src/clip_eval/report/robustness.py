@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from clip_eval.catalogue import lookup
 from clip_eval.published import SHIFTS, RobustnessFit, fit_robustness
-from clip_eval.report.numbers import Number, percent
+from clip_eval.report.numbers import Number, percent, signed
 from clip_eval.report.plots import Plot, linear
 from clip_eval.report.results import Board, Model
 
@@ -36,7 +36,7 @@ class Standing:
     def effective(self) -> str:
         """Effective robustness in points, with the interval of the accuracy on the shift."""
         low, high = self.shifted.low - self.expected, self.shifted.high - self.expected
-        return f"{100 * (self.shifted.value - self.expected):+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+        return f"{signed(self.shifted.value - self.expected)} points ({signed(low)} to {signed(high)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +80,14 @@ class Shift:
         # Only the part of the line that the box holds.
         line = [(value, self.fit.expected(value)) for value in steps]
         plot.add_line([point for point in line if y[0] <= point[1] <= y[1]], "fit")
-        for one in self.standings:
+        for number, one in enumerate(self.standings, start=1):
             plot.add_dot(
                 one.imagenet.value,
                 one.shifted.value,
                 f"{one.model.label}: ImageNet {one.imagenet.text}, here {one.shifted.text}",
                 low=max(y[0], one.shifted.low),
                 high=min(y[1], one.shifted.high),
-                name=one.model.label if len(self.standings) > 1 else "this model",
+                mark=str(number),
             )
         return plot
 

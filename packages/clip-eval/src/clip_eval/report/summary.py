@@ -9,10 +9,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clip_eval.report.numbers import Number, percent
+from clip_eval.records.rows import lower_is_better
+from clip_eval.report.numbers import Number, percent, words
+from clip_eval.report.others import OtherColumn, OtherNumber
 from clip_eval.report.results import Board, Model, Result
 
-__all__ = ["Average", "Row", "averages", "flags", "headlines", "score_rows", "summary_rows"]
+__all__ = ["Average", "Row", "averages", "flags", "headlines", "score_rows", "summary_rows", "tie_notes"]
 
 _MOST_HEADLINES = 8
 
@@ -24,20 +26,27 @@ class Row:
     title: str
     subtitle: str
     anchor: str | None
-    cells: list[Number | None]
+    own: list[Number | None]
     """One per model, in their order."""
     chance: float | None
     flags: list[str]
     meaning: str = ""
+    others: Sequence[OtherNumber | None] = ()
+    """One per column of other tools."""
+
+    @property
+    def cells(self) -> list[Number | OtherNumber | None]:
+        """All of them."""
+        return [*self.own, *self.others]
 
     @property
     def best(self) -> int | None:
         """Which cell has the best value, where there are several that differ."""
-        values = [cell.value for cell in self.cells if cell is not None]
-        if len(values) < 2 or len(set(values)) == 1:
+        there = [cell for cell in self.cells if cell is not None]
+        if len({cell.text for cell in there}) < 2:
             return None
-        ranks = any(cell is not None and cell.words.kind == "rank" for cell in self.cells)
-        best = min(values) if ranks else max(values)
+        values = [cell.value for cell in there]
+        best = min(values) if lower_is_better(there[0].name) else max(values)
         return next(place for place, cell in enumerate(self.cells) if cell is not None and cell.value == best)
 
 
@@ -64,14 +73,16 @@ class Average:
         return min(1.0, self.value + self.half)
 
 
-def summary_rows(boards: Sequence[Board], models: Sequence[Model]) -> list[Row]:
+def summary_rows(boards: Sequence[Board], models: Sequence[Model], others: Sequence[OtherColumn] = ()) -> list[Row]:
     """A row per data set and main metric."""
     rows = []
     for board in boards:
         for name in board.main:
             row = _row(board, name, models)
-            label = next(cell.words.label for cell in row.cells if cell is not None)
-            rows.append(Row(board.title, label, board.anchor, row.cells, row.chance, row.flags))
+            notes = [note for result in board.results for note in flags(result, name)]
+            # Of several models the largest share of ties is enough here; the section has each.
+            old = [column.of(board, name) for column in others]
+            rows.append(Row(board.title, row.title, board.anchor, row.own, row.chance, _distinct(notes), others=old))
     return rows
 
 
@@ -84,8 +95,7 @@ def _row(board: Board, name: str, models: Sequence[Model]) -> Row:
     results = [board.of(model) for model in models]
     cells = [None if result is None else result.numbers.get(name) for result in results]
     known = next(cell for cell in cells if cell is not None)
-    notes = [note for result in results if result is not None for note in flags(result, name)]
-    return Row(known.words.label, "", None, cells, known.chance, list(dict.fromkeys(notes)), known.words.meaning)
+    return Row(known.words.label, "", None, cells, known.chance, [], known.words.meaning)
 
 
 def flags(result: Result, metric: str | None = None) -> list[str]:
@@ -97,6 +107,30 @@ def flags(result: Result, metric: str | None = None) -> list[str]:
     if shares:
         found.append(f"ties in {_small(max(shares))} of the queries")
     return found
+
+
+def _distinct(notes: Sequence[str]) -> list[str]:
+    """One note of each kind."""
+    kinds: dict[str, str] = {}
+    for note in notes:
+        kinds.setdefault(note.split()[-1], note)
+    return list(kinds.values())
+
+
+def tie_notes(board: Board) -> list[str]:
+    """In a sentence for each part of the metrics: how often a right answer ties with a wrong one."""
+    found: dict[str, list[str]] = {}
+    for result in board.results:
+        for name, share in result.data["ties"].items():
+            if share > 0:
+                of_whom = f" ({result.model.label})" if len(board.results) > 1 else ""
+                found.setdefault(name, []).append(f"{_small(share)}{of_whom}")
+    return [f"{', '.join(shares)} of the queries behind {_tie_name(name)}" for name, shares in found.items()]
+
+
+def _tie_name(name: str) -> str:
+    directions = {"image_retrieval": "text to image", "text_retrieval": "image to text"}
+    return directions.get(name, words(name).label)
 
 
 def _concerns(tie: str, metric: str | None) -> bool:
