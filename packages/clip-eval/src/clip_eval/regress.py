@@ -211,13 +211,13 @@ def summary(checks: Sequence[Check]) -> str:
     counts = {verdict: sum(check.verdict == verdict for check in checks) for verdict in _SAID}
     compared = sum(check.value is not None for check in checks)
     said = [f"{count} {_SAID[verdict]}" for verdict, count in counts.items() if count]
-    return f"{compared} numbers compared: {', '.join(said)}."
+    return f"{compared} number{'' if compared == 1 else 's'} compared: {', '.join(said)}."
 
 
 _SAID: dict[str, str] = {
-    "agrees": "agree within the tolerance",
+    "agrees": "within the tolerance",
     "within error": "within the sampling error",
-    "differs": "differ",
+    "differs": "beyond both",
     "not comparable": "not comparable",
     "not published": "not published",
 }
