@@ -262,6 +262,24 @@ def test_a_kill_in_the_middle_leaves_no_record(make_record: MakeRecord, tmp_path
     assert find_record(tmp_path / "out", record.name) is not None
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs limits on file sizes")
+@pytest.mark.parametrize("room", [100, 5_000, 100_000])
+def test_a_full_disk_is_an_error_and_leaves_no_record(make_record: MakeRecord, tmp_path: Path, room: int) -> None:
+    import resource
+
+    outcomes = {"acc1": Outcomes(torch.ones(100_000), torch.arange(100_000))}
+    record = make_record(outcomes=outcomes, samples=make_record().result.samples * 100)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(DataError, match="cannot be written"):
+            record.save(tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "out").glob("*.json"))
+    assert load_record(record.save(tmp_path / "out")).metrics == record.result.metrics
+
+
 def test_what_was_left_out_is_in_the_record(make_classification, tmp_path: Path) -> None:
     dataset = open_dataset(make_classification())
     images = ImageFeatures(

@@ -20,14 +20,19 @@ _VALUES, _CLUSTERS = "values/", "clusters/"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes tensors by name; copies them, since safetensors takes neither views nor shared memory."""
+    """Writes tensors by name; copies them, since safetensors takes neither views nor shared memory.
+
+    Raises:
+        OSError: the file cannot be written, also where safetensors has an error of its own for it.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file(
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
-        path,
-        metadata={"format": "pt", **(metadata or {})},
-    )
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    try:
+        save_file(copies, path, metadata={"format": "pt", **(metadata or {})})
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
