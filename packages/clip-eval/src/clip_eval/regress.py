@@ -217,7 +217,7 @@ def summary(checks: Sequence[Check]) -> str:
 _SAID: dict[str, str] = {
     "agrees": "within the tolerance",
     "within error": "within the sampling error",
-    "differs": "beyond both",
+    "differs": "beyond what is allowed",
     "not comparable": "not comparable",
     "not published": "not published",
 }
