@@ -101,7 +101,7 @@ def test_half_an_environment_of_a_launcher_is_a_users_mistake(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert main(words) == 2
-    assert "RANK is missing" in capsys.readouterr().err
+    assert "WORLD_SIZE=4 and no RANK" in capsys.readouterr().err
 
 
 def test_no_flags_at_all_show_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

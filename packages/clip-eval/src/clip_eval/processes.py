@@ -51,9 +51,14 @@ def find_place(environment: Mapping[str, str] | None = None) -> Place:
     one process, however many tasks the job has. Alone where nothing is said.
 
     Raises:
-        ConfigError: what is said is not a number, or does not fit.
+        ConfigError: what is said is not a number, does not fit, or is said by halves.
     """
     said = os.environ if environment is None else environment
+    if "RANK" not in said and _number(said, "WORLD_SIZE", 1) > 1:
+        raise ConfigError(
+            f"The environment has WORLD_SIZE={said['WORLD_SIZE']} and no RANK, so that many processes would each think "
+            "that they are alone. Start them with torchrun or srun, or take WORLD_SIZE out."
+        )
     if "RANK" in said and "WORLD_SIZE" in said:
         rank = _number(said, "RANK")
         port = _number(said, "MASTER_PORT", 29500)

@@ -10,8 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -21,9 +20,10 @@ from torch import Tensor
 
 from clip_core.device import resolve_device
 from clip_core.errors import ClipError, ConfigError
+from clip_eval.processes import Place, find_place
 from clip_train.config import TrainConfig
 
-__all__ = ["PeerFailed", "Place", "World", "find_place", "join"]
+__all__ = ["PeerFailed", "World", "join"]
 
 T = TypeVar("T")
 
@@ -35,20 +35,6 @@ _MEETING = timedelta(minutes=10)
 
 class PeerFailed(ClipError):
     """Another process of the run met an error that ends all; quotes it."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a launcher put this process."""
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    """Among the processes of its host."""
-    launcher: str = ""
-    """"torchrun", "srun", or "" for a process of its own."""
-    meeting: str | None = None
-    """Where the processes meet, as "tcp://host:port"; None where the environment says it (MASTER_ADDR)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,36 +108,6 @@ class World:
             dist.barrier(group=self.control)
 
 
-def find_place(environment: Mapping[str, str]) -> Place:
-    """This process's place as torchrun or srun tell it in the environment.
-
-    Raises:
-        ConfigError: a number that is none, or a rank outside of its world.
-    """
-    if _number(environment, "WORLD_SIZE", 1) > 1:
-        return _checked(
-            Place(
-                rank=_number(environment, "RANK"),
-                size=_number(environment, "WORLD_SIZE"),
-                local_rank=_number(environment, "LOCAL_RANK", 0),
-                launcher="torchrun",
-            )
-        )
-    # A shell inside of an allocation has SLURM_NTASKS too; a process that srun started has a place in a step.
-    if _number(environment, "SLURM_NTASKS", 1) > 1 and "SLURM_PROCID" in environment and "SLURM_STEP_ID" in environment:
-        meeting = None if "MASTER_ADDR" in environment else _slurm_meeting(environment)
-        return _checked(
-            Place(
-                rank=_number(environment, "SLURM_PROCID"),
-                size=_number(environment, "SLURM_NTASKS"),
-                local_rank=_number(environment, "SLURM_LOCALID", 0),
-                launcher="srun",
-                meeting=meeting,
-            )
-        )
-    return Place()
-
-
 @contextlib.contextmanager
 def join(config: TrainConfig) -> Iterator[World]:
     """The processes of this run, met and, at the end, parted.
@@ -159,7 +115,7 @@ def join(config: TrainConfig) -> Iterator[World]:
     Raises:
         ConfigError: the launcher's environment cannot be used, more processes than GPUs, or they do not meet.
     """
-    place = find_place(os.environ)
+    place = find_place()
     device = _device(config.run.device, place)
     if place.size == 1:
         yield World(device=device)
@@ -167,7 +123,9 @@ def join(config: TrainConfig) -> Iterator[World]:
     backend = config.parallel.dist_backend or ("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    method = config.parallel.dist_url or place.meeting or "env://"
+    # torchrun's own agent answers at the address, and env:// is how to ask it.
+    launched = "env://" if "RANK" in os.environ else f"tcp://{place.address}:{place.port}"
+    method = config.parallel.dist_url or launched
     try:
         dist.init_process_group(backend, init_method=method, timeout=_MEETING, rank=place.rank, world_size=place.size)
     except (RuntimeError, ValueError, dist.DistError) as error:
@@ -177,7 +135,7 @@ def join(config: TrainConfig) -> Iterator[World]:
         ) from error
     try:
         control: Any = dist.new_group(backend="gloo")
-        _log.info("process %d of %d (%s), %s, %s", place.rank, place.size, place.launcher, device, backend)
+        _log.info("process %d of %d, %s, %s", place.rank, place.size, device, backend)
         yield World(rank=place.rank, size=place.size, local_rank=place.local_rank, device=device, control=control)
     finally:
         dist.destroy_process_group()
@@ -194,39 +152,3 @@ def _device(name: str, place: Place) -> torch.device:
             "process for each GPU (torchrun --nproc-per-node), or give --device."
         )
     return torch.device("cuda", place.local_rank)
-
-
-def _checked(place: Place) -> Place:
-    if not 0 <= place.rank < place.size:
-        raise ConfigError(f"{place.launcher} gave rank {place.rank} in a world of {place.size} processes.")
-    return place
-
-
-def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
-    text = environment.get(name, "").strip()
-    if not text:
-        if default is None:
-            raise ConfigError(f"{name} is missing in the environment; a launcher of several processes sets it.")
-        return default
-    try:
-        return int(text)
-    except ValueError:
-        raise ConfigError(f"{name} is {text!r} in the environment; allowed: a whole number.") from None
-
-
-def _slurm_meeting(environment: Mapping[str, str]) -> str:
-    """The first host of the step, at a port that no other job is likely to have."""
-    hosts = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_NODELIST") or "127.0.0.1"
-    port = 15_000 + _number(environment, "SLURM_JOB_ID", 0) % 40_000
-    return f"tcp://{_first_host(hosts)}:{port}"
-
-
-def _first_host(hosts: str) -> str:
-    """The first of SLURM's "node[003-007,9],other": "node003"."""
-    first = re.match(r"[^,\[]+(?:\[([^\]]+)\])?[^,]*", hosts)
-    if first is None:
-        raise ConfigError(f"SLURM's list of hosts {hosts!r} cannot be read; set MASTER_ADDR and MASTER_PORT.")
-    if first[1] is None:
-        return first[0]
-    number = re.split(r"[,-]", first[1])[0]
-    return re.sub(r"\[[^\]]+\]", number, first[0])
