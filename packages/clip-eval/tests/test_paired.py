@@ -46,7 +46,7 @@ def test_bootstrap_equals_scipys_on_plain_outcomes() -> None:
 @pytest.mark.parametrize("kinds", ["few", "many"])
 def test_bootstrap_draws_images_with_all_their_captions(kinds: str) -> None:
     generator = torch.Generator().manual_seed(2)
-    images = 700
+    images = 2500
     counts = torch.randint(4, 7, (images,), generator=generator)
     clusters = torch.repeat_interleave(torch.arange(images), counts)
     shared = torch.rand(images, generator=generator)[clusters]
@@ -54,7 +54,7 @@ def test_bootstrap_draws_images_with_all_their_captions(kinds: str) -> None:
         (shared < 0.5).float(),
         (shared + 0.2 * torch.rand(len(clusters), generator=generator) < 0.6).float(),
     )
-    if kinds == "many":
+    if kinds == "many":  # more kinds of images than are drawn by kind
         first, second = first * torch.rand(len(clusters), generator=generator), second * 0.9
     ours = compare_outcomes(first, second, clusters, resamples=10_000)
     sums = torch.zeros(images).index_add_(0, clusters, second - first).numpy()

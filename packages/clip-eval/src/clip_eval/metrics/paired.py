@@ -17,7 +17,7 @@ from torch import Tensor
 __all__ = ["Paired", "Unpaired", "compare_outcomes", "compare_scores", "exact_mcnemar", "holm", "resampled_differences"]
 
 _Z = 1.959963984540054  # the 97.5 % point of the normal distribution
-_FEW_KINDS = 512
+_FEW_KINDS = 2048
 _ROWS_AT_ONCE = 2**22
 
 
