@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 
 import open_clip as peer
@@ -21,11 +22,13 @@ pytestmark = pytest.mark.parity
 
 
 def test_every_public_name_is_there_or_says_what_to_use() -> None:
-    names = {name for name in vars(peer) if not name.startswith("_") and not inspect.ismodule(getattr(peer, name))}
+    names = {name for name in vars(peer) if not name.startswith("_")}
     missing = {name for name in names if not hasattr(ours, name)}
     assert missing == set(_INSTEAD)
-    with pytest.raises(AttributeError, match="use the command clip-hub push"):
-        _ = ours.push_to_hf_hub
+    with pytest.raises(AttributeError, match="'trace_model'; use torch.compile"):
+        _ = ours.trace_model
+    with pytest.raises(AttributeError, match="no 'nothing'$"):
+        _ = ours.nothing
     assert all(hasattr(ours, name) for name in ours.__all__)
 
 
@@ -72,6 +75,10 @@ def test_every_public_name_is_there_or_says_what_to_use() -> None:
         "factory.load_state_dict",
         "CLIP.forward_intermediates",
         "CoCa.forward",
+        "CLIPVisionCfg",
+        "CLIPTextCfg",
+        "convert_weights_to_lp",
+        "convert_weights_to_fp16",
     ],
 )
 def test_arguments_have_open_clips_names_order_and_defaults(name: str) -> None:
@@ -84,6 +91,14 @@ def test_arguments_have_open_clips_names_order_and_defaults(name: str) -> None:
     mine, theirs = ([(one.name, one.default) for one in parameters] for parameters in found)
     mine = [("bpe_path", peer.tokenizer.default_bpe()) if one == ("bpe_path", None) else one for one in mine]
     assert mine == theirs
+
+
+@pytest.mark.parametrize("name", ["push_to_hf_hub", "push_pretrained_to_hf_hub"])
+def test_publishing_takes_open_clips_arguments(name: str) -> None:
+    # Of the peer there is a module of the same name as the function.
+    theirs = inspect.signature(getattr(importlib.import_module("open_clip.push_to_hf_hub"), name)).parameters.values()
+    mine = inspect.signature(getattr(ours, name)).parameters.values()
+    assert [(one.name, one.default) for one in mine] == [(one.name, one.default) for one in theirs]
 
 
 def test_generate_takes_open_clips_options() -> None:

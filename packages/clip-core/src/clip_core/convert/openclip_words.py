@@ -111,6 +111,7 @@ UNUSED: dict[str, Any] = {
     "scale_fc": False,
     "timm_proj_bias": False,
     "tokenizer_mode": None,
+    "final_ln_after_pool": False,
     "nonscalar_logit_scale": False,
 }
 IGNORED = ("output_tokens", "timm_model_pretrained", "hf_model_pretrained")

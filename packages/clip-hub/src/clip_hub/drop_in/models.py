@@ -25,6 +25,7 @@ __all__ = [
     "CLIP",
     "CoCa",
     "CustomTextCLIP",
+    "convert_weights_to_lp",
     "get_cast_dtype",
     "get_input_dtype",
     "get_model_preprocess_cfg",
@@ -235,6 +236,19 @@ def present(model: Clip, preprocess_cfg: Mapping[str, Any], *, output_dict: bool
         shown.output_dict = True
     set_model_preprocess_cfg(shown, preprocess_cfg)
     return shown.train()
+
+
+def convert_weights_to_lp(model: Any, dtype: torch.dtype = torch.float16) -> None:
+    """Make `model` one of `dtype` as `create_model(precision=...)` does: norms too, the scale and bias of logits not.
+
+    Raises:
+        ConfigError: `dtype` is none of floating point.
+    """
+    if not dtype.is_floating_point:
+        raise ConfigError(f"dtype is {dtype}; allowed: torch.float16, torch.bfloat16 and torch.float32.")
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if value.is_floating_point() and name not in ("logit_scale", "logit_bias"):
+            value.data = value.data.to(dtype)
 
 
 def get_input_dtype(precision: str) -> torch.dtype | None:

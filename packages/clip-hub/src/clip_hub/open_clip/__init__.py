@@ -24,7 +24,11 @@ from clip_hub.open_clip.factory import (
 from clip_hub.open_clip.loss import ClipLoss, CoCaLoss, DistillClipLoss
 from clip_hub.open_clip.model import (
     CLIP,
+    CLIPTextCfg,
+    CLIPVisionCfg,
     CustomTextCLIP,
+    convert_weights_to_fp16,
+    convert_weights_to_lp,
     get_cast_dtype,
     get_input_dtype,
     get_model_preprocess_cfg,
@@ -42,6 +46,7 @@ from clip_hub.open_clip.pretrained import (
     list_pretrained_models_by_tag,
     list_pretrained_tags_by_model,
 )
+from clip_hub.open_clip.push_to_hf_hub import push_pretrained_to_hf_hub, push_to_hf_hub
 from clip_hub.open_clip.tokenizer import HFTokenizer, SimpleTokenizer, decode, tokenize
 from clip_hub.open_clip.transform import AugmentationCfg, image_transform
 from clip_hub.open_clip.version import __version__
@@ -60,6 +65,8 @@ __all__ = [
     "OPENAI_IMAGENET_TEMPLATES",
     "SIMPLE_IMAGENET_TEMPLATES",
     "AugmentationCfg",
+    "CLIPTextCfg",
+    "CLIPVisionCfg",
     "ClipLoss",
     "CoCa",
     "CoCaLoss",
@@ -71,6 +78,8 @@ __all__ = [
     "add_model_config",
     "build_zero_shot_classifier",
     "build_zero_shot_classifier_legacy",
+    "convert_weights_to_fp16",
+    "convert_weights_to_lp",
     "create_loss",
     "create_model",
     "create_model_and_transforms",
@@ -95,19 +104,24 @@ __all__ = [
     "list_pretrained_tags_by_model",
     "load_checkpoint",
     "load_openai_model",
+    "push_pretrained_to_hf_hub",
+    "push_to_hf_hub",
     "set_model_preprocess_cfg",
     "tokenize",
 ]
 
 _INSTEAD = {
-    "CLIPTextCfg": "a JSON file with add_model_config, or clip_core.config.TextConfig",
-    "CLIPVisionCfg": "a JSON file with add_model_config, or clip_core.config.VitConfig",
-    "convert_weights_to_fp16": "create_model(..., precision='fp16')",
-    "convert_weights_to_lp": "create_model(..., precision='bf16')",
-    "push_pretrained_to_hf_hub": "the command clip-hub push",
-    "push_to_hf_hub": "the command clip-hub push",
+    "convert": "clip_core.load, which reads big_vision's and others' weights",
+    "hf_configs": "clip_core.config.HfTextConfig",
+    "hf_model": "clip_core.config.HfTextConfig",
+    "modified_resnet": "clip_core.config.ResNetConfig",
+    "pos_embed": "create_model(..., force_image_size=...), which interpolates positions",
+    "timm_model": "clip_core.config.TimmConfig",
     "trace_model": "torch.compile(model), or clip_core.export_onnx",
+    "transformer": "clip_core.config.VitConfig and TextConfig",
+    "utils": "torch itself",
 }
+"""What of OpenCLIP's is not here, and what serves instead."""
 
 
 def __getattr__(name: str) -> NoReturn:
