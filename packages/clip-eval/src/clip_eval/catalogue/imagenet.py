@@ -83,7 +83,6 @@ ENTRIES: tuple[Entry, ...] = (
         datacomp="imagenet-r",
         languages=_LANGUAGES,
         source="Hendrycks et al. 2021, github.com/hendrycks/imagenet-r",
-        licence="MIT",
     ),
     _imagenet(
         name="imagenet-o",

@@ -64,7 +64,6 @@ ENTRIES: tuple[Entry, ...] = (
         chance=1 / 40,
         prompts="dsprites_label_orientation",
         source="Matthey et al. 2017, the last tenth",
-        licence="Apache-2.0",
         notes=(_BINS,),
     ),
     _structured(
@@ -75,7 +74,6 @@ ENTRIES: tuple[Entry, ...] = (
         chance=1 / 32,
         prompts="dsprites_label_x_position",
         source="Matthey et al. 2017, the last tenth",
-        licence="Apache-2.0",
         notes=(_BINS,),
     ),
     _structured(
@@ -85,7 +83,6 @@ ENTRIES: tuple[Entry, ...] = (
         test=73_728,
         chance=1 / 32,
         source="Matthey et al. 2017, the last tenth",
-        licence="Apache-2.0",
         notes=(_BINS, "It has no templates; CLIP_benchmark silently takes ImageNet's."),
     ),
     _structured(
