@@ -56,6 +56,22 @@ def test_every_word_of_a_filter_counts() -> None:
         matching(ROWS, "zzz")
 
 
+@pytest.mark.parametrize(("key", "heading"), [("samples", "seen"), ("activations", "acts"), ("resolution", "px")])
+def test_what_the_rows_are_sorted_by_is_shown_however_little_room_there_is(key: str, heading: str) -> None:
+    rows = ordered(matching(ROWS, "laion"), key)
+    for width in (80, 100, None):
+        lines = table(rows, width, key)
+        assert heading in lines[0].split()
+        assert width is None or max(map(len, lines)) <= width
+    assert "seen" not in table(rows, 100)[0].split()
+    lines = table(ordered(ROWS, "samples"), None, "samples")
+    end = lines[0].index("seen") + 4
+    shown = [line[end - 4 : end].strip() for line in lines[2:]]
+    numbers = [float(value) for value in shown if value != "-"]
+    assert numbers == sorted(numbers, reverse=True)
+    assert shown[len(numbers) :] == ["-"] * (len(shown) - len(numbers))
+
+
 @pytest.mark.parametrize("key", SORTS)
 def test_each_order_is_that_of_its_key(key: str) -> None:
     rows = ordered(ROWS, key)

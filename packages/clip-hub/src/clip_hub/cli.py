@@ -102,7 +102,7 @@ def _list(options: argparse.Namespace) -> None:
         return
     # A file or a program behind a pipe gets whole lines; a person lines that fit.
     width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else None
-    print("\n".join(table(rows, width)))
+    print("\n".join(table(rows, width, options.sort)))
     if width is not None:
         print(f"{len(rows)} of {len(all_tags())} sets of weights. {LEGEND}", file=sys.stderr)
 

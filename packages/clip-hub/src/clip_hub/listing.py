@@ -16,7 +16,8 @@ __all__ = ["LEGEND", "SORTS", "as_values", "card", "laid_out", "matching", "mode
 
 LEGEND = (
     "params and acts in millions; GFLOPs and acts of encoding one image and one text; px: side of the images; IN-1k and"
-    " 38 sets: published zero-shot accuracy on ImageNet-1k and the mean of DataComp's 38 sets, %; -: not known."
+    " 38 sets: published zero-shot accuracy on ImageNet-1k and the mean of DataComp's 38 sets, %; seen: pairs seen in"
+    " training, 10^9; -: not known."
 )
 
 SORTS: dict[str, Callable[[Tag], Any]] = {
@@ -36,15 +37,26 @@ _GAP = "  "
 _COLUMNS = (
     ("model:tag", False, 0),
     ("params", True, 0),
-    ("GFLOPs", True, 2),
-    ("acts", True, 3),
-    ("px", True, 1),
+    ("GFLOPs", True, 3),
+    ("acts", True, 4),
+    ("px", True, 2),
     ("IN-1k", True, 0),
-    ("38 sets", True, 0),
-    ("licence", False, 1),
-    ("data", False, 4),
+    ("38 sets", True, 1),
+    ("seen", True, 6),
+    ("licence", False, 2),
+    ("data", False, 5),
 )
 _SHORTEST_DATA = 12
+_SORTED = {
+    "imagenet": "IN-1k",
+    "average": "38 sets",
+    "params": "params",
+    "gflops": "GFLOPs",
+    "activations": "acts",
+    "resolution": "px",
+    "samples": "seen",
+}
+"""Key of `SORTS` -> the heading of the column that shows it."""
 
 
 def matching(tags: Sequence[Tag], text: str) -> list[Tag]:
@@ -70,10 +82,11 @@ def ordered(tags: Sequence[Tag], by: str) -> list[Tag]:
     return sorted(tags, key=lambda tag: (SORTS[by](tag), tag.name.lower()))
 
 
-def table(tags: Sequence[Tag], width: int | None = None) -> list[str]:
+def table(tags: Sequence[Tag], width: int | None = None, by: str = "name") -> list[str]:
     """The lines of a table with a heading and a rule; at most `width` characters long, or as long as they need.
 
-    Where they do not fit, the training data is cut, and columns go in the order of their worth; a name is never cut.
+    Where they do not fit, the training data is cut, and columns go in the order of their worth; a name is never cut,
+    and the column of what the rows are sorted `by`, a key of `SORTS`, never goes.
     """
     cells = [tuple(heading for heading, *_ in _COLUMNS), *(_cells(tag) for tag in tags)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -85,7 +98,8 @@ def table(tags: Sequence[Tag], width: int | None = None) -> list[str]:
 
     if width is not None and excess() > 0:
         widths[data] = max(widths[data] - excess(), min(widths[data], _SHORTEST_DATA))
-        for column in sorted((c for c in shown if _COLUMNS[c][2]), key=lambda c: -_COLUMNS[c][2]):
+        worth = {column: -order for column, (heading, _, order) in enumerate(_COLUMNS) if heading != _SORTED.get(by)}
+        for column in sorted((column for column in worth if worth[column]), key=worth.__getitem__):
             if excess() > 0:
                 shown.remove(column)
     lines = [_line(row, widths, shown) for row in cells]
@@ -102,6 +116,7 @@ def _cells(tag: Tag) -> tuple[str, ...]:
         _resolution(tag.config()),
         "-" if tag.imagenet is None else f"{100 * tag.imagenet:.1f}",
         "-" if tag.average_38 is None else f"{100 * tag.average_38:.1f}",
+        "-" if tag.samples_seen is None else f"{tag.samples_seen / 1e9:.1f}",
         tag.licence or "-",
         tag.data or "-",
     )
