@@ -22,6 +22,7 @@ from clip_eval.tasks import TaskResult, evaluate_retrieval, evaluate_zero_shot
 from clip_eval.tasks.association import evaluate_association
 from clip_eval.tasks.caption_choice import evaluate_caption_choice
 from clip_eval.tasks.captioning import evaluate_captioning
+from clip_eval.tasks.linear_probe import evaluate_linear_probe
 from clip_eval.tasks.multilabel import evaluate_multilabel
 from clip_eval.tasks.zero_shot import Prompts
 from clip_eval.wds import Kind, WdsDataset
@@ -217,6 +218,19 @@ def _run(
     if task == "zero_shot_classification":
         grouped: dict[str, Any] = {} if entry is None else {"groups": entry.groups, "main_metric": entry.main_metric}
         return evaluate_zero_shot(encoder, dataset, images, **words, **grouped)
+    if task == "linear_probe" and train is not None:
+        return evaluate_linear_probe(
+            encoder,
+            dataset,
+            images,
+            train=train,
+            train_images=encoder.images(train),
+            validation=validation,
+            validation_images=None if validation is None else encoder.images(validation),
+            fewshot_k=options.fewshot_k,
+            seeds=options.seeds,
+            validation_share=options.validation_share,
+        )
     if task == "retrieval":
         return evaluate_retrieval(encoder, dataset, images, ks=options.ks, language=options.language)
     if task == "caption_choice":

@@ -153,7 +153,12 @@ class ProbeProblem:
             length = scale * float((step * out).sum())
             out = out - length * change
             lengths.append(length)
-        out = out / (variance * curvature + decays).clamp(min=1e-12)
+        start = (variance * curvature + decays).clamp(min=1e-12)
+        out = out / start
+        if memory:
+            # The diagonal has the right shape; the last step tells its right size.
+            _, change, scale = memory[-1]
+            out = out / (scale * float((change**2 / start).sum()))
         for (step, change, scale), length in zip(memory, reversed(lengths), strict=True):
             out = out + step * (length - scale * float((change * out).sum()))
         return out
@@ -168,14 +173,14 @@ class ProbeProblem:
         direction: Tensor,
         decays: Tensor,
     ) -> tuple[float, _Look | None]:
-        """A length along `direction` that lowers the loss and leaves at most half of the slope; None: none was found.
+        """A length along `direction` that lowers the loss and leaves less of a slope; None: none was found.
 
         The slope grows with the length, so Newton's method inside a bracket finds where it is 0.
         """
         size, low, high = 1.0, 0.0, math.inf
         for _ in range(_TRIALS):
             found = self._look(logits, weights, decays, size, moved, direction)
-            if abs(found.slope) <= 0.5 * promise and found.loss <= loss + 1e-15 * abs(loss):
+            if abs(found.slope) <= 0.9 * promise and found.loss <= loss + 1e-15 * abs(loss):
                 return size, found
             if found.slope < 0:
                 low = size
@@ -231,7 +236,7 @@ class ProbeProblem:
         return float((total - logits.gather(1, targets[:, None])).sum()), (logits - total).exp()
 
     def _gradient(self, now: _Look, weights: Tensor, decays: Tensor) -> Tensor:
-        return self.features.T @ now.errors / len(self.features) + decays * weights
+        return (now.errors.T @ self.features).T / len(self.features) + decays * weights
 
     def _from(self, start: Probe) -> Tensor:
         weight = start.weight.T.to(self.features)

@@ -65,7 +65,7 @@ def choose_decay(
         if place in probes or not 0 <= place < len(DECAYS):
             return
         # Large decays are solved in a few steps, and smaller ones start from there.
-        probe = problem.fit(DECAYS[place], start=nearest(probes, place), tolerance=1e-8)
+        probe = problem.fit(DECAYS[place], start=nearest(probes, place), tolerance=1e-6)
         score, loss = _validate(probe, features, targets)
         probes[place] = probe
         trials[place] = Trial(probe.decay, score, loss, probe.steps, probe.converged)
