@@ -162,6 +162,16 @@ def test_settings_languages_and_splits_are_told_apart(record: Path, tmp_path: Pa
     _, out, _ = run(record.parent)
     names = [line.split("  ")[0] for line in out.splitlines() if line.startswith("animals")]
     assert len(names) == len(set(names)) == 2
+    path = tmp_path / "shots.csv"
+    head = "dataset,model,pretrained,task,lp_acc1,fewshot_k,weight_decay"
+    path.write_text(f"{head}\nmnist,a,x,linear_probe,0.5,4,0.1\nmnist,a,x,linear_probe,0.9,-1,0.2\n"
+                    "mnist,b,x,linear_probe,0.6,4,0.3\n")  # fmt: skip
+    _, out, _ = run(path)
+    few, whole = [line for line in out.splitlines() if line.startswith("MNIST")]
+    assert few.startswith("MNIST, 4 shots, ")
+    assert "shots" not in whole
+    assert "50.0" in few
+    assert "60.0" in few
     path = tmp_path / "zh.csv"
     path.write_text("dataset,model,pretrained,task,language,acc1\nmnist,a,b,t,en,0.5\nmnist,a,b,t,zh,0.25\n")
     _, out, _ = run(path)

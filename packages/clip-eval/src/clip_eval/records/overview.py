@@ -57,12 +57,12 @@ def overview(
     sets that all models have, or those that `suite` names.
     """
     rows = in_catalogue_order(rows) if suite is None else rows
-    models = list(dict.fromkeys(_heading(row, rows) for row in rows))
+    places = list(zip(rows, _labels(rows), _headings(rows), strict=True))
+    models = list(dict.fromkeys(heading for _, _, heading in places))
     cells: dict[tuple[str, str], dict[str, tuple[Score, Row]]] = {}
-    for row in rows:
+    for row, label, heading in places:
         for name in chosen_metrics(row, metrics):
-            line = (_label(row, rows), name)
-            cells.setdefault(line, {}).setdefault(_heading(row, rows), (row.metrics[name], row))
+            cells.setdefault((label, name), {}).setdefault(heading, (row.metrics[name], row))
     body = [
         (
             label,
@@ -74,7 +74,7 @@ def overview(
     ]
     body += [
         (label, "", "", *(format_score(by_model.get(model), share=True, digits=digits) for model in models))
-        for label, by_model in _averages(rows, models, suite)
+        for label, by_model in _averages(places, models, suite)
     ]
     blocks = _blocks(("data set", "metric", "N"), models, body, width, markdown)
     return "\n\n".join([*blocks, *_notes(rows, cells, digits)])
@@ -86,35 +86,47 @@ def in_catalogue_order(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: places.get(row.dataset, len(places)))
 
 
-def _heading(row: Row, rows: Sequence[Row]) -> str:
-    """The model, with the origin of the numbers where the rows have several."""
-    return row.model_name if len({other.source for other in rows}) == 1 else f"{row.model_name} [{row.source}]"
+def _headings(rows: Sequence[Row]) -> list[str]:
+    """Of each row the model, with the origin of the numbers where the rows have several."""
+    several = len({row.source for row in rows}) > 1
+    return [f"{row.model_name} [{row.source}]" if several else row.model_name for row in rows]
 
 
-def _label(row: Row, rows: Sequence[Row]) -> str:
-    """The data set with whatever tells this row from the others of its model."""
-    parts = [row.entry.title if row.entry is not None else row.dataset]
-    same = [other for other in rows if other.dataset == row.dataset]
-    if len({other.task for other in same}) > 1:
-        parts.append(row.task.replace("_", " "))
-    if objective := row.settings.get("objective"):
-        parts.append(str(objective))
-    if row.split != "test":
-        parts.append(row.split)
-    if len({other.language or "en" for other in same}) > 1 or (row.language or "en") != "en":
-        parts.append(row.language or "en")
-    twins = [
-        _settings(other)
-        for other in same
-        if (other.task, other.split, other.language or "en") == (row.task, row.split, row.language or "en")
-        and other.source == row.source
-    ]
-    if len(set(twins)) > 1:
-        parts.append(_settings(row))
-    return ", ".join(parts)
+def _labels(rows: Sequence[Row]) -> list[str]:
+    """Of each row the data set, with whatever tells it from the others of its model."""
+    tasks: dict[str, set[str]] = {}
+    languages: dict[str, set[str]] = {}
+    settings: dict[tuple[str, ...], set[str]] = {}
+    for row in rows:
+        tasks.setdefault(row.dataset, set()).add(row.task)
+        languages.setdefault(row.dataset, set()).add(row.language or "en")
+        settings.setdefault(_group(row), set()).add(_settings(row))
+    labels = []
+    for row in rows:
+        parts = [row.entry.title if row.entry is not None else row.dataset]
+        if len(tasks[row.dataset]) > 1:
+            parts.append(row.task.replace("_", " "))
+        if row.settings.get("objective"):
+            parts.append(str(row.settings["objective"]))
+        if row.split != "test":
+            parts.append(row.split)
+        if languages[row.dataset] != {"en"}:
+            parts.append(row.language or "en")
+        if len(settings[_group(row)]) > 1:
+            shots = row.settings.get("fewshot_k") or -1
+            parts += [f"{shots} shots"] if shots > 0 else []
+            parts.append(_settings(row))
+        labels.append(", ".join(parts))
+    return labels
+
+
+def _group(row: Row) -> tuple[str, ...]:
+    objective = str(row.settings.get("objective") or "")
+    return row.dataset, row.task, row.split, row.language or "en", objective, row.source
 
 
 def _settings(row: Row) -> str:
+    """A short name for the prompts and settings; equal for equal ones."""
     prompts = row.record.prompts_id if row.record is not None else None
     return json_sha256([prompts, dict(row.settings)])[:6]
 
@@ -128,12 +140,15 @@ def _count(found: Sequence[tuple[Score, Row]]) -> str:
     return "" if not counts else str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"
 
 
-def _averages(rows: Sequence[Row], models: Sequence[str], suite: Suite | None) -> list[tuple[str, dict[str, Score]]]:
+def _averages(
+    places: Sequence[tuple[Row, str, str]], models: Sequence[str], suite: Suite | None
+) -> list[tuple[str, dict[str, Score]]]:
+    """Lines below the table: their label, and the score of each model that has one."""
     if suite is not None:
         held: dict[str, dict[str, Score]] = {}
-        for row in rows:
+        for row, _, heading in places:
             if (score := official_score(row)) is not None:
-                held.setdefault(_heading(row, rows), {}).setdefault(row.dataset, score)
+                held.setdefault(heading, {}).setdefault(row.dataset, score)
         named = {
             f"{name} ({len(members)})": {
                 model: average([found[member] for member in members])
@@ -144,9 +159,9 @@ def _averages(rows: Sequence[Row], models: Sequence[str], suite: Suite | None) -
         }
         return [(name, by_model) for name, by_model in named.items() if by_model]
     scores: dict[str, dict[str, Score]] = {}
-    for row in rows:
+    for row, label, heading in places:
         if (score := main_score(row)) is not None:
-            scores.setdefault(_heading(row, rows), {}).setdefault(_label(row, rows), score)
+            scores.setdefault(heading, {}).setdefault(label, score)
     shared = set.intersection(*(set(scores.get(model, {})) for model in models)) if models else set()
     if len(shared) < 2:
         return []

@@ -45,8 +45,9 @@ PEER_TASKS = {
 """Our names of tasks -> CLIP_benchmark's."""
 _OUR_TASKS = {theirs: ours for ours, theirs in PEER_TASKS.items()}
 _TASK_OF_KIND = {"retrieval": "retrieval", "caption_choice": "caption_choice", "association": "association"}
-# CLIP_benchmark keeps the settings of a linear probe among its metrics.
-_SETTINGS = ("weight_decay", "epochs", "seed", "fewshot_k", "normalized")
+# CLIP_benchmark keeps the settings of a linear probe among its metrics, and the weight decay that it found.
+_SETTINGS = ("epochs", "seed", "fewshot_k", "normalized")
+_NO_METRICS = ("weight_decay", "metrics")
 _TEXTS = ("dataset", "model", "pretrained", "task", "language", "model_fullname", "classnames", "templates")
 OPEN_CLIP_WINOGAVIL = {
     "avg jaccard score": "avg_jaccard_score",
@@ -81,7 +82,8 @@ def _clip_benchmark_row(path: Path, cells: Mapping[str, Any], place: str) -> Row
     metrics = {
         key: score
         for key, value in cells.items()
-        if key not in (*_TEXTS, *_SETTINGS, "metrics") and (score := _score(value, key, entry, place)) is not None
+        if key not in (*_TEXTS, *_SETTINGS, *_FOUND, "metrics")
+        and (score := _score(value, key, entry, place)) is not None
     }
     return Row(
         dataset=entry.name if entry else name,
