@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import webdataset
+from PIL import Image
 
 from clip_core.errors import DataError
-from clip_eval.wds import Association, check_size, index_shard, open_dataset, read_each, shard_sha256
+from clip_eval.wds import Association, check_size, index_shard, open_dataset, read_each, read_image_bytes, shard_sha256
 from clip_eval.wds.manifest import Manifest, ShardFacts, parse_manifest
 
 Make = Callable[..., Path]
@@ -327,3 +328,16 @@ def test_read_each_opens_a_shard_once(make: Make, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("builtins.open", lambda path, *rest: (opened.append(str(path)), real(path, *rest))[1])
     assert list(read_each(samples, "cls")) == [b"0", b"1", b"2"]
     assert [re.sub(r".*/", "", path) for path in opened] == ["0.tar", "1.tar"]
+
+
+def test_sets_that_clip_benchmark_wrote() -> None:
+    golden = Path(__file__).parent / "golden" / "clip_benchmark"  # bench/bench_layout.py --write
+    names, templates = ("cat", "", "owl"), ("a {c}", "the {c}")
+    data = open_dataset(golden / "classification")
+    assert (data.classnames, data.templates, data.labels) == (names, templates, (0, 1))
+    for number, sample in enumerate(data.samples):
+        pixels = np.random.RandomState(number).randint(0, 256, (20, 30, 3), dtype=np.uint8)
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(read_image_bytes(sample)[0])).convert("RGB")), pixels)
+    data = open_dataset(golden / "multilabel")
+    assert (data.classnames, data.templates, data.present) == (names, templates, ((1,), (0, 1)))
+    assert open_dataset(golden / "retrieval").captions == (("one, and more", "two\\nlines"),) * 2
