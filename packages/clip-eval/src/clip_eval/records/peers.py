@@ -82,8 +82,7 @@ def _clip_benchmark_row(path: Path, cells: Mapping[str, Any], place: str) -> Row
     metrics = {
         key: score
         for key, value in cells.items()
-        if key not in (*_TEXTS, *_SETTINGS, *_FOUND, "metrics")
-        and (score := _score(value, key, entry, place)) is not None
+        if key not in (*_TEXTS, *_SETTINGS, *_NO_METRICS) and (score := _score(value, key, entry, place)) is not None
     }
     return Row(
         dataset=entry.name if entry else name,
