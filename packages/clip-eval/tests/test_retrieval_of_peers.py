@@ -22,9 +22,9 @@ TIED = [name for name in ANSWERS if name.endswith("tied")]
 
 
 def drawn(what: str, name: str) -> dict[str, torch.Tensor]:
-    """As the script that asked the peers."""
+    """As bench/ask_retrieval_peers.py, which asked the peers."""
     seed, kind = name.split()
-    made = runpy.run_path(str(GOLDEN / "retrieval_of_peers.py"))[what](int(seed), tied=kind == "tied")
+    made = runpy.run_path(str(GOLDEN / "retrieval_features.py"))[what](int(seed), tied=kind == "tied")
     return {part: torch.from_numpy(value) for part, value in made.items()}
 
 

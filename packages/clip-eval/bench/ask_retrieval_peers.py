@@ -1,53 +1,22 @@
-"""Writes `retrieval_of_peers.json`: what CLIP_benchmark's and OpenCLIP's own functions answer on made-up features.
+"""Writes `tests/golden/retrieval_of_peers.json`: what CLIP_benchmark's and OpenCLIP's own functions answer.
 
-    python retrieval_of_peers.py
+    python ask_retrieval_peers.py
 
-runs where clip_benchmark 1.6.2, open_clip_torch 3.3.0 and torch are. The test draws the same features (numpy keeps the
-streams of RandomState) and compares. `plain` has no ties; in `tied` features are copied, and the last image has no
-caption.
+runs where clip_benchmark 1.6.2, open_clip_torch 3.3.0 and torch are. `plain` features have no ties, `tied` ones have.
 """
 
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 SEEDS = (0, 1, 2)
-IMAGES, CAPTIONS, WIDTH = 60, 170, 16
 KS = (1, 5, 10)
-
-
-def draw(seed: int, *, tied: bool) -> dict[str, Any]:
-    """Features of length 1, float32, of images, of their captions in the images' order, and the captions' images."""
-    random = np.random.RandomState(seed)
-    images = random.randn(IMAGES, WIDTH)
-    extra = CAPTIONS - IMAGES
-    owners = np.sort(np.concatenate([np.arange(IMAGES), random.randint(IMAGES, size=extra)]))
-    if tied:
-        images[30:50] = images[:20]
-        owners = owners[owners < IMAGES - 1]
-    texts = images[owners] + 1.5 * random.randn(len(owners), WIDTH)
-    if tied:
-        texts[1::3] = texts[::3][: len(texts[1::3])]
-    return {"images": _unit(images), "texts": _unit(texts), "owners": owners}
-
-
-def draw_choices(seed: int, *, tied: bool) -> dict[str, Any]:
-    """Winoground's kind: features (E, 2, D) of two images and two captions in each of 100 examples."""
-    random = np.random.RandomState(100 + seed)
-    images = random.randn(100, 2, WIDTH)
-    texts = images + 1.5 * random.randn(100, 2, WIDTH)
-    if tied:
-        texts[::4, 1] = texts[::4, 0]
-        images[1::4, 1] = images[1::4, 0]
-    return {"images": _unit(images), "texts": _unit(texts)}
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    return (features / np.linalg.norm(features, axis=-1, keepdims=True)).astype(np.float32)
+GOLDEN = Path(__file__).parent.parent / "tests" / "golden"
+FEATURES = runpy.run_path(str(GOLDEN / "retrieval_features.py"))
+IMAGES = FEATURES["IMAGES"]
 
 
 class _Model:
@@ -71,14 +40,14 @@ def _answers(seed: int, *, tied: bool) -> dict[str, Any]:
     def tokenize(texts: list[str]) -> torch.Tensor:
         return torch.tensor([int(text) for text in texts])
 
-    data = {name: torch.from_numpy(value) for name, value in draw(seed, tied=tied).items()}
+    data = {name: torch.from_numpy(value) for name, value in FEATURES["draw"](seed, tied=tied).items()}
     of_image = [[str(int(row)) for row in (data["owners"] == image).nonzero()] for image in range(IMAGES)]
     loader = [(torch.arange(start, start + 20.0), of_image[start : start + 20]) for start in range(0, IMAGES, 20)]
     model = _Model(data["images"], data["texts"])
     retrieval = zeroshot_retrieval.evaluate(model, loader, tokenize, "cpu", amp=False, recall_k_list=list(KS))
     one = torch.searchsorted(data["owners"], torch.arange(IMAGES - tied))
     paired = get_clip_metrics(data["images"][: len(one)], data["texts"][one], torch.tensor(1.0))
-    both = {name: torch.from_numpy(value) for name, value in draw_choices(seed, tied=tied).items()}
+    both = {name: torch.from_numpy(value) for name, value in FEATURES["draw_choices"](seed, tied=tied).items()}
     model = _Model(both["images"].flatten(0, 1), both["texts"].flatten(0, 1))
     numbers = torch.arange(200.0).view(100, 2, 1, 1, 1)
     texts = [[str(2 * example), str(2 * example + 1)] for example in range(100)]
@@ -94,5 +63,4 @@ def _answers(seed: int, *, tied: bool) -> dict[str, Any]:
 
 if __name__ == "__main__":
     answers = {f"{seed} {name}": _answers(seed, tied=name == "tied") for seed in SEEDS for name in ("plain", "tied")}
-    path = Path(__file__).with_suffix(".json")
-    path.write_text(json.dumps(answers, indent=1, sort_keys=True) + "\n")
+    (GOLDEN / "retrieval_of_peers.json").write_text(json.dumps(answers, indent=1, sort_keys=True) + "\n")
