@@ -154,7 +154,7 @@ def test_the_order_of_the_training_images_does_not_matter() -> None:
     other = (mixed, replace(images, features=images.features[mix]))
     for options in ({}, {"fewshot_k": 3}):
         first, second = probe(TEST, TRAIN, **options), probe(TEST, other, **options)
-        assert second.details["weight_decay"] == first.details["weight_decay"]
+        assert second.details["weight_decay"] == pytest.approx(first.details["weight_decay"])
         assert second.metrics["lp_acc1"].value == pytest.approx(first.metrics["lp_acc1"].value)
 
 
@@ -230,10 +230,13 @@ def test_the_sweep_finds_what_the_whole_grid_finds() -> None:
     probes: dict[int, Any] = {}
     right = []
     for place in reversed(range(24, len(DECAYS))):
-        probes = {place: problem.fit(DECAYS[place], start=nearest(probes, place), tolerance=1e-8)}
+        probes = {place: problem.fit(DECAYS[place] * problem.spread, start=nearest(probes, place), tolerance=1e-8)}
         right.append(int((probes[place].scores(VALIDATION[1].features).argmax(1) == targets).sum()))
     assert sweep.best.score >= (max(right) - 1) / len(targets)
     assert not sweep.at_edge
+    scaled = choose_decay(ProbeProblem(7 * features, labels, 6), 7 * VALIDATION[1].features, targets)
+    assert scaled.best.score == sweep.best.score
+    assert scaled.best.decay == pytest.approx(49 * sweep.best.decay)
 
 
 def test_one_run_by_itself() -> None:

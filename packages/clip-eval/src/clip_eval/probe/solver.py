@@ -103,6 +103,8 @@ class ProbeProblem:
         self.targets = targets.to(device)
         self.mean = given.mean(dim=0)
         self.axes, self.variance = _principal_axes(given - self.mean)
+        # Features that are all equal have none, and any decay serves them.
+        self.spread = float(self.variance.sum()) or 1.0
         turned = (given - self.mean) @ self.axes
         # The bias is the weight of a column of ones.
         self.features = torch.cat([turned, turned.new_ones(len(turned), 1)], dim=1)

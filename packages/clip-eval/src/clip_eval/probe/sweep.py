@@ -18,7 +18,9 @@ from clip_eval.probe.solver import Probe, ProbeProblem
 __all__ = ["DECAYS", "Sweep", "Trial", "choose_decay", "nearest"]
 
 DECAYS: tuple[float, ...] = tuple(10 ** (place / 8 - 9) for place in range(81))
-"""1e-9 to 10, eight to a power of ten; for N features of length 1 that is scikit-learn's C from 1e9 / N to 0.1 / N."""
+"""1e-9 to 10, eight to a power of ten, times the variance of the features, so that their scale does not matter.
+
+For N features of variance 1 that is scikit-learn's C from 1e9 / N to 0.1 / N."""
 _FIRST = 16
 """Places between the decays that are tried first; then its halves around the best, as Radford et al. 2021 do it."""
 
@@ -45,16 +47,14 @@ class Sweep:
     probe: Probe
     """The fit of the best decay, on the images that the sweep learnt from."""
 
-    @property
-    def at_edge(self) -> bool:
-        """Whether a decay beyond the grid might have been better."""
-        return self.best.decay in (DECAYS[0], DECAYS[-1])
+    at_edge: bool
+    """Whether a decay beyond the grid might have been better."""
 
 
 def choose_decay(
     problem: ProbeProblem, features: Tensor, targets: Tensor, *, tick: Callable[[], None] = lambda: None
 ) -> Sweep:
-    """Fits `problem` with some of `DECAYS` and scores each on validation features (N, D) and targets.
+    """Fits `problem` with some of `DECAYS` (times its spread) and scores each on validation features and targets.
 
     The best is the one with the highest score; of equal ones that with the lowest loss. tick: called after each fit.
     """
@@ -65,7 +65,7 @@ def choose_decay(
         if place in probes or not 0 <= place < len(DECAYS):
             return
         # Large decays are solved in a few steps, and smaller ones start from there.
-        probe = problem.fit(DECAYS[place], start=nearest(probes, place), tolerance=1e-6)
+        probe = problem.fit(DECAYS[place] * problem.spread, start=nearest(probes, place), tolerance=1e-6)
         score, loss = _validate(probe, features, targets)
         probes[place] = probe
         trials[place] = Trial(probe.decay, score, loss, probe.steps, probe.converged)
@@ -80,7 +80,9 @@ def choose_decay(
         attempt(middle - step)
         step //= 2
     best = _best(trials)
-    return Sweep(tuple(trials[place] for place in sorted(trials)), trials[best], probes[best])
+    return Sweep(
+        tuple(trials[place] for place in sorted(trials)), trials[best], probes[best], best in (0, len(DECAYS) - 1)
+    )
 
 
 def nearest(probes: dict[int, Probe], place: int) -> Probe | None:
