@@ -94,8 +94,18 @@ def _clip_benchmark_row(path: Path, cells: Mapping[str, Any], place: str) -> Row
         metrics=metrics,
         source="CLIP_benchmark",
         path=path,
-        settings={key: cells[key] for key in _SETTINGS if cells.get(key) not in (None, "")},
+        settings={key: _setting(cells[key]) for key in _SETTINGS if cells.get(key) not in (None, "")},
     )
+
+
+def _setting(value: Any) -> Any:
+    """A setting of a table as its JSON has it: true or a number instead of a text."""
+    if value in ("True", "False"):
+        return value == "True"
+    try:
+        return int(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def read_datacomp(path: Path, text: str) -> list[Row]:
