@@ -3,8 +3,7 @@
     python bench_layout.py --python VENV/bin/python
 
 VENV has CLIP_benchmark 1.6.2 and what that release works with (measured: numpy 1.26.4, webdataset 0.2.86). Exit code 1
-where anything differs. It measures nothing. With `--write FOLDER` it writes the small sets of CLIP_benchmark that lie in
-tests/golden/clip_benchmark.
+where anything differs. It measures nothing. `--write FOLDER` writes the small sets in tests/golden/clip_benchmark.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from clip_eval.wds import WdsDataset, open_dataset, read_image_bytes
 
 _NAMES, _TEMPLATES = ("cat", "", "owl"), ("a {c}", "the {c}")
 _CAPTIONS = ("one, and more", "two\nlines")
-# Its reader would split at U+2028, so the two would not agree about captions that hold one.
+# None with U+2028, at which its reader splits.
 _COUNT = 25
 _DRAW = """
 import hashlib, json, sys

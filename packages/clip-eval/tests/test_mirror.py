@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from clip_core.errors import DataError, StorageError
 from clip_eval.places import describe_dataset, fetch_dataset
@@ -40,6 +41,7 @@ class Site:
         self.requests: list[tuple[str, str, str]] = []
         self.statuses: dict[str, list[int]] = {}  # by name: answered in their order, then as it should be
         self.cuts: dict[str, list[int]] = {}  # by name: bodies end after so many bytes
+        self.later: dict[str, bytes] = {}  # by name: the bytes once a body was cut
         self.slow = 0.0
         self.options: set[str] = set()  # "no head", "no range", "no etag", "md5"
         self.headers: dict[str, str] = {}
@@ -98,6 +100,7 @@ class Site:
         cuts = self.cuts.get(name)
         if cuts and status in (0, 206):
             body = body[: cuts.pop(0)]
+            self.files |= {key: self.later.pop(key) for key in (name,) if key in self.later}
             handler.close_connection = True
         try:
             step = max(1, len(body) // 20)
@@ -206,6 +209,65 @@ def test_a_file_that_changes_meanwhile_is_never_mixed(site: Site, tmp_path: Path
     site.files["test/1.tar"] = site.files["test/0.tar"]
     assert is_whole(fetch_dataset(site.url, cache_dir=tmp_path), site.files)
     assert not list(tmp_path.rglob("*.incomplete"))
+
+
+@pytest.mark.parametrize("options", [set(), {"no range"}, {"no etag"}])
+def test_a_file_that_changes_while_it_is_fetched(site: Site, tmp_path: Path, options: set[str]) -> None:
+    site.options = options
+    site.cuts = {"test/1.tar": [1000]}
+    site.later = {"test/1.tar": bytes(reversed(site.files["test/1.tar"]))}
+    if "no etag" in options:  # nothing tells, so it begins again
+        assert is_whole(fetch_dataset(site.url, cache_dir=tmp_path), site.files)
+        return
+    with pytest.raises(DownloadError, match=r"test/1\.tar: it has changed while it was fetched"):
+        fetch_dataset(site.url, cache_dir=tmp_path)
+    assert is_whole(fetch_dataset(site.url, cache_dir=tmp_path), site.files)
+
+
+class Moody(MemoryFileSystem):
+    """A file system of fsspec whose next answers are these errors."""
+
+    protocol = "moody"
+    errors: ClassVar[list[Exception]] = []
+    md5: ClassVar[str] = ""
+    store: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.replace("moody://", "memory://"))
+
+    def info(self, path: str, **rest: Any) -> dict[str, Any]:
+        if self.errors:
+            raise self.errors.pop(0)
+        return {**super().info(path, **rest), **({"md5Hash": self.md5} if self.md5 else {})}
+
+
+def test_whatever_a_file_system_raises(wds_files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.register_implementation("moody", Moody, clobber=True)
+    files = wds_files(1)
+    system = fsspec.filesystem("moody")
+    for name, data in files.items():
+        system.pipe(f"/pets/{name}", data)
+    address = "moody://pets"
+
+    class ClientError(Exception):
+        """As boto's, which is no OSError."""
+
+    monkeypatch.setattr(Moody, "errors", [ClientError("slow down"), TimeoutError(), ConnectionError("reset")])
+    assert is_whole(fetch_dataset(address, cache_dir=tmp_path), files)
+    for error, message in (
+        (PermissionError("denied"), r"nshards\.txt: no access \(denied\); check the credentials"),
+        (NotImplementedError("no such thing"), r"nshards\.txt: no such thing"),
+    ):
+        monkeypatch.setattr(Moody, "errors", [error])
+        with pytest.raises(DownloadError, match=message):
+            fetch_dataset(address, cache_dir=tmp_path / "new")
+    monkeypatch.setattr(Moody, "errors", [ClientError("slow down\nplease")] * 5)
+    with pytest.raises(DownloadError, match=r"the store has trouble \(ClientError: slow down\), 5 times"):
+        fetch_dataset(address, cache_dir=tmp_path / "new")
+    monkeypatch.setattr(Moody, "md5", "A" * 22 + "==")
+    with pytest.raises(DownloadError, match=r"nshards\.txt: it arrived with the md5 \w+ instead of the store's 0{32}"):
+        fetch_dataset(address, cache_dir=tmp_path / "new")
 
 
 def test_a_manifest_and_a_checksum_of_the_store_are_held_to(site: Site, tmp_path: Path) -> None:
