@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +21,14 @@ from typing import Any
 __all__ = ["Browser", "browser", "find_chromium"]
 
 _SECONDS = 30.0
+# The protocol is spoken on the descriptors 3 and 4; both are moved out of the way first.
+_ON_3_AND_4 = """
+import fcntl, os, sys
+high = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 16) for number in sys.argv[1:3]]
+os.dup2(high[0], 3)
+os.dup2(high[1], 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def find_chromium() -> str | None:
@@ -132,10 +141,11 @@ def browser(path: str) -> Iterator[Browser]:
         ]
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             words.append("--no-sandbox")  # it refuses to run as root with one; the pages are our own
-        # The protocol is spoken on the descriptors 3 and 4.
-        shell = ["/bin/sh", "-c", f'exec "$@" 3<&{ours[0]} 4>&{theirs[1]}', "sh", *words]
         process = subprocess.Popen(
-            shell, pass_fds=(ours[0], theirs[1]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", _ON_3_AND_4, str(ours[0]), str(theirs[1]), *words],
+            pass_fds=(ours[0], theirs[1]),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         os.close(ours[0])
         os.close(theirs[1])

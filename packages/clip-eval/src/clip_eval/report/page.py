@@ -15,6 +15,7 @@ from clip_eval.__about__ import __version__
 from clip_eval.records import read_records
 from clip_eval.report.calibration import reliability
 from clip_eval.report.classes import class_table, confusions, matrix
+from clip_eval.report.differences import duels
 from clip_eval.report.files import read_samples
 from clip_eval.report.groups import group_tables
 from clip_eval.report.numbers import INTERVALS, amount, percent, span
@@ -83,6 +84,7 @@ def render_report(
     columns = other_columns(others) if others else []
     log = read_training(training) if training is not None else None
     most = max(3, _PICTURES // (12 * len(found)))
+    pairs = duels(found, models)
     environment = Environment(
         loader=PackageLoader("clip_eval.report"),
         # The style and the script are the package's own files; everything else is text from records.
@@ -110,6 +112,7 @@ def render_report(
         columns=[*models, *columns],
         averages=averages(tables, models),
         shifts=shifts(tables),
+        duels=pairs,
         scores={board.anchor: score_rows(board) for board in tables},
         looks={board.anchor: [_look(result, most) for result in board.results] for board in tables},
         intervals=_intervals(found),

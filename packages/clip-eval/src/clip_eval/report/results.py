@@ -51,10 +51,19 @@ class Model:
 class Result:
     """One record."""
 
-    path: Path
-    data: dict[str, Any]
+    record: SavedRecord
     model: Model
     numbers: dict[str, Number]
+
+    @property
+    def path(self) -> Path:
+        """Its JSON file."""
+        return self.record.path
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Its contents."""
+        return self.record.data
 
     @property
     def task(self) -> str:
@@ -144,7 +153,8 @@ def read_results(records: Sequence[SavedRecord]) -> list[Result]:
             models.setdefault(_identity(data["model"]), _model_facts(data["model"]))
     labels = _labels(models)
     results = []
-    for path, data in records:
+    for record in records:
+        path, data = record
         with damaged(path):
             _check(data)
             key = _identity(data["model"])
@@ -153,7 +163,7 @@ def read_results(records: Sequence[SavedRecord]) -> list[Result]:
             }
             if not numbers:
                 raise ValueError("it holds no number")
-            results.append(Result(path, data, Model(labels[key], models[key]), numbers))
+            results.append(Result(record, Model(labels[key], models[key]), numbers))
     return results
 
 
