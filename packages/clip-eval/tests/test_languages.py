@@ -7,6 +7,8 @@ import pytest
 from clip_core.errors import DataError
 from clip_eval import open_dataset
 from clip_eval.languages import captions_in, languages_of
+from clip_eval.places import describe_dataset, fetch_dataset
+from hub_server import HubServer
 
 
 @pytest.fixture
@@ -66,3 +68,43 @@ def test_one_language_has_one_file(folder) -> None:
     write(folder, "de.jsonl", '["Katze"]\n["Hund"]\n')
     with pytest.raises(DataError, match="both de.txt and de.jsonl"):
         captions_in(open_dataset(folder), "de")
+
+
+CAPTIONS = {
+    "test/captions/de.txt": b"Katze\nHund\nEule\nKatze\nHund\nEule\n",
+    "test/captions/zh.jsonl": b"[]\n" * 5 + b'["a"]\n',
+}
+
+
+def test_captions_come_with_a_set_from_a_web_server(wds_files, tmp_path) -> None:
+    import fsspec
+
+    files = wds_files() | CAPTIONS | {"about.json": b'{"languages": ["de", "zh"]}'}
+    fsspec.filesystem("memory").store.clear()
+    for name, data in files.items():
+        with fsspec.open(f"memory://spoken/{name}", "wb") as file:
+            file.write(data)
+    folder = fetch_dataset("memory://spoken", cache_dir=tmp_path)
+    assert {name: (folder / name).read_bytes() for name in files} == files
+    assert languages_of(open_dataset(folder)) == ("de", "zh")
+    assert describe_dataset("memory://spoken", cache_dir=tmp_path).files == len(files)
+    for wrong in (b'{"languages": ["../../de"]}', b'{"languages": "de"}', b'{"languages": [3]}'):
+        with fsspec.open("memory://spoken/about.json", "wb") as file:
+            file.write(wrong)
+        with pytest.raises(DataError, match="'languages' is a list of their names"):
+            fetch_dataset("memory://spoken", cache_dir=tmp_path)
+    fsspec.filesystem("memory").store.clear()
+
+
+def test_captions_come_with_a_repository_of_the_hub(wds_files, tmp_path, monkeypatch) -> None:
+    import huggingface_hub
+
+    files = wds_files() | CAPTIONS
+    with HubServer() as server:
+        server.attract(monkeypatch, tmp_path / "huggingface")
+        for name, data in files.items():
+            server.files["datasets/someone/wds_spoken", name] = data
+        folder = fetch_dataset("someone/wds_spoken")
+        assert {name: (folder / name).read_bytes() for name in files} == files
+        assert captions_in(open_dataset(folder), "de")[2] == ("Eule",)
+        getattr(huggingface_hub, "close_session", lambda: None)()

@@ -5,18 +5,21 @@
 
 The name of the file is the language, spelled as the source spells it. XTD10's and XTD200's files are of the first kind
 as they come. A blank line, or an empty list, is an image without a caption in this language: it asks for none and
-stays in the gallery. `about.json` may name the language of the captions inside the shards, {"language": "en"}.
+stays in the gallery. `about.json` may name the language of the captions inside the shards, {"language": "en"}, and must
+name the others where the set is fetched from a URL, {"languages": ["de", "ja"]}: a web server does not list its files.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 from clip_core.errors import DataError, listed
 from clip_eval.wds import WdsDataset
 from clip_eval.wds.text_files import read_about, read_lines
 
-__all__ = ["captions_in", "languages_of"]
+__all__ = ["captions_in", "languages_of", "stated_files"]
 
 _ENDINGS = (".txt", ".jsonl")
 
@@ -63,6 +66,16 @@ def captions_in(dataset: WdsDataset, language: str | None = None) -> tuple[tuple
     if not any(captions):
         raise DataError(f"{there[0]}: holds no caption.")
     return captions
+
+
+def stated_files(folder: Path, split: str) -> list[str]:
+    """The files of captions that a data set may have in the languages that its `about.json` names, from its root."""
+    stated = read_about(folder).get("languages", [])
+    names = stated if isinstance(stated, list) else [stated]
+    wrong = [name for name in names if not isinstance(name, str) or re.fullmatch(r"[\w-]+", name) is None]
+    if not isinstance(stated, list) or wrong:
+        raise DataError(f"{folder / 'about.json'}: 'languages' is a list of their names, not {stated!r}.")
+    return [f"{split}/captions/{name}{ending}" for name in names for ending in _ENDINGS]
 
 
 def _own_language(dataset: WdsDataset) -> str:

@@ -31,8 +31,9 @@ class HubSplit:
             place.repo, revision=place.revision, repo_type="dataset", cache_dir=cache_dir, token=token
         )
         self._files = {file.path: file for file in self._contents.files}
-        self._small = [self._name(name) for name in (*small_files(split), count_file(split))]
-        self._small = [name for name in self._small if name in self._files]
+        captions = [name for name in self._files if name.startswith(self._name(f"{split}/captions/"))]
+        small = [self._name(name) for name in (*small_files(split), count_file(split))]
+        self._small = [*captions, *(name for name in small if name in self._files)]
 
     def fetch(self, progress: bool) -> Path:
         from tqdm.auto import tqdm

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 
 from clip_core.errors import DataError
+from clip_eval.languages import stated_files
 from clip_eval.places.address import Url
 from clip_eval.places.facts import DatasetFacts, check_room, count_file, read_samples, shard_names, small_files
 from clip_eval.places.mirror import Mirror
@@ -52,7 +53,7 @@ class SiteSplit:
                         raise DataError(
                             f"{self._url}/{name}: there is no such file, but nshards.txt says {len(names)} shard(s)."
                         )
-            mirror.complete(split, [*small_files(split), count_file(split), *names])
+            mirror.complete(split, [*self._small(), count_file(split), *names])
         return mirror.folder
 
     def describe(self, told: str) -> DatasetFacts:
@@ -60,7 +61,7 @@ class SiteSplit:
         with self._told(), mirror.locked():
             names = self._small_files()
             shards = [mirror.look(name) for name in names]
-            small = [mirror.folder / name for name in (*small_files(split), count_file(split))]
+            small = [mirror.folder / name for name in (*self._small(), count_file(split))]
             sizes = [path.stat().st_size for path in small if path.is_file()]
             return DatasetFacts(
                 address=told,
@@ -74,6 +75,10 @@ class SiteSplit:
                 samples=read_samples(mirror.folder / split),
             )
 
+    def _small(self) -> list[str]:
+        """Files that the data set may have, once `_small_files` has brought them."""
+        return [*small_files(self._split), *stated_files(self._mirror.folder, self._split)]
+
     def _small_files(self) -> list[str]:
         """Brings the small files and gives the names of the shards."""
         mirror, split = self._mirror, self._split
@@ -83,6 +88,8 @@ class SiteSplit:
                 f"{split!r}. It holds the number of shards; without it a lost shard goes unseen."
             )
         for name in small_files(split):
+            mirror.bring(name)
+        for name in stated_files(mirror.folder, split):
             mirror.bring(name)
         return shard_names(split, read_count(mirror.folder / count_file(split)))
 

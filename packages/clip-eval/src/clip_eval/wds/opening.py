@@ -8,6 +8,7 @@
     <split>/0.tar ... N-1.tar               images and what stands beside them, see `annotations`
     <split>/manifest.json                   ours: see `manifest`
     <split>/associations.jsonl              ours: see `annotations`
+    <split>/captions/                       ours: captions in further languages, see `clip_eval.languages`
 
 What is not here: getting it from elsewhere (`clip_eval.places`), writing it (`clip_eval.building`).
 """
