@@ -331,6 +331,21 @@ def test_the_command(folders: tuple[Path, Path], run: Run) -> None:
     assert run(*folders)[1] == out
 
 
+def test_other_tools_on_the_command_line(tmp_path: Path, run: Run) -> None:
+    head = "dataset,model,pretrained,task,acc1\n"
+    (tmp_path / "a.csv").write_text(f"{head}imagenet1k,m,x,zeroshot_classification,0.60\n"
+                                    "vtab/svhn,m,x,zeroshot_classification,0.3\n")  # fmt: skip
+    (tmp_path / "b.csv").write_text("name,pretrained,ImageNet 1k,SVHN\nm,x,0.61,0.6\n")
+    code, out, _ = run(tmp_path / "a.csv", tmp_path / "b.csv")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == f"A  m:x ({tmp_path / 'a.csv'})"
+    assert next(line for line in lines if line.startswith("ImageNet")).endswith("B better (unpaired)")
+    assert next(line for line in lines if line.startswith("SVHN")).endswith("not comparable")
+    assert any(line.startswith("SVHN is not comparable: two published tables") for line in lines)
+    assert "Unpaired: what each query scored is not known" in out
+
+
 def test_json_is_strict_and_says_the_same(folders: tuple[Path, Path], run: Run) -> None:
     code, out, _ = run(*folders, "--json")
     assert code == 0

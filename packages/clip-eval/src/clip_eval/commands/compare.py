@@ -20,6 +20,8 @@ Where the records kept what each query scored, the test is paired, on the same i
 and misses, else a bootstrap over images. p is corrected by Holm's method over the data sets. Results of other tools
 have no such record and are compared unpaired, which sees less. Results of other prompts, data or exclusions are not
 compared."""
+_REASON = 32
+"""Longer reasons stand below the table."""
 _EXAMPLES = """\
 examples:
   clip-eval compare results/before results/after
@@ -223,7 +225,7 @@ def _p(value: float | None) -> str:
 
 def _words(entry: Comparison) -> str:
     if entry.verdict in ("not comparable", "not tested"):
-        return f"{entry.verdict}: {entry.reason}"
+        return f"{entry.verdict}: {entry.reason}" if len(entry.reason) <= _REASON else entry.verdict
     return f"{entry.verdict} (unpaired)" if entry.test == "unpaired" else entry.verdict
 
 
@@ -235,9 +237,12 @@ def _notes(found: Sequence[Comparison], alone: Sequence[Sequence[str]]) -> list[
     paired = [entry for entry in found if entry.clusters is not None]
     if paired:
         names = " and ".join(dict.fromkeys(entry.test for entry in paired))
-        notes.append(f"Paired on the same images: {names}; intervals by the bootstrap over images.")
+        notes.append(f"Paired on the same images: {names}; intervals by the bootstrap over images, each alone.")
     if any(entry.test == "unpaired" for entry in found):
         notes.append("Unpaired: what each query scored is not known on both sides, so small differences go unseen.")
+    for entry in found:
+        if entry.p is None and len(entry.reason) > _REASON:
+            notes.append(f"{entry.title} is {entry.verdict}: {entry.reason}.")
     for words, titles in zip(("Only A has", "Only B has", "No metric in common"), alone, strict=True):
         if titles:
             notes.append(f"{words}: {', '.join(titles)}.")

@@ -84,6 +84,7 @@ def dataset_facts(dataset: WdsDataset, images: ImageFeatures) -> dict[str, Any]:
         "name": dataset.name,
         "kind": dataset.kind,
         "split": dataset.split,
+        "folder": str(dataset.folder),
         "samples": len(dataset.samples),
         "evaluated": len(images.kept),
         "excluded": {
