@@ -76,7 +76,7 @@ def by_terms(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor | None = None) ->
 
 def sigmoid_by_matrix(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """SigLIP's loss from the matrix of logits."""
-    labels = 2 * torch.eye(len(x), dtype=x.dtype) - 1
+    labels = 2 * torch.eye(len(x), dtype=x.dtype, device=x.device) - 1
     return -F.logsigmoid(labels * (scale * x @ y.T + bias)).sum() / len(x)
 
 

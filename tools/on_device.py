@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from loss_cases import by_matrix, sigmoid_by_matrix
+
 __all__ = [
     "CUDA",
     "DEVICE",
@@ -99,17 +101,10 @@ def run(function: Callable[..., Tensor], images: Tensor, texts: Tensor, *scalars
 
 def exact_loss(name: str, images: Tensor, texts: Tensor, *scalars: float, upstream: float = 1) -> Result:
     """The loss `name` ("clip_loss", "siglip_loss") in float64 with the whole matrix of logits, by autograd."""
-
-    def clip(x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
-        logits, pairs = scale * x @ y.T, torch.arange(len(x), device=x.device)
-        return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
-
-    def siglip(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-        signs = 2 * torch.eye(len(x), dtype=x.dtype, device=x.device) - 1
-        return -F.logsigmoid(signs * (scale * x @ y.T + bias)).sum() / len(x)
+    exact = by_matrix if name == "clip_loss" else sigmoid_by_matrix
 
     def doubled(x: Tensor, y: Tensor, *values: Tensor) -> Tensor:
-        return (clip if name == "clip_loss" else siglip)(x.double(), y.double(), *(v.double() for v in values))
+        return exact(x.double(), y.double(), *(value.double() for value in values))
 
     return run(doubled, images.double(), texts.double(), *scalars, upstream=upstream)
 
