@@ -16,10 +16,19 @@ from clip_core.errors import ConfigError
 from clip_core.kernels import dispatch, parts
 from clip_core.kernels.dispatch import Backend
 
-__all__ = ["as_scalar", "check_pairs", "clip_loss", "refuse_others", "refuse_second_derivative"]
+__all__ = [
+    "DTYPES",
+    "DTYPE_NAMES",
+    "as_scalar",
+    "check_pairs",
+    "clip_loss",
+    "refuse_others",
+    "refuse_second_derivative",
+]
 
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-_DTYPE_NAMES = [str(dtype).removeprefix("torch.") for dtype in _DTYPES]
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""Of the features that the losses take; `DTYPE_NAMES` are what messages call them."""
+DTYPE_NAMES = [str(dtype).removeprefix("torch.") for dtype in DTYPES]
 
 
 def clip_loss(
@@ -73,8 +82,8 @@ def check_pairs(name: str, image_features: Tensor, text_features: Tensor) -> Non
                 f"{name} got {side} features {given}; allowed: a dense tensor (pairs, features). A model returns both "
                 "sides where it is given both: model(images, tokens)."
             )
-        if features.dtype not in _DTYPES:
-            raise ConfigError(f"{name} got features of {features.dtype}; allowed: {', '.join(_DTYPE_NAMES)}.")
+        if features.dtype not in DTYPES:
+            raise ConfigError(f"{name} got features of {features.dtype}; allowed: {', '.join(DTYPE_NAMES)}.")
     if image_features.shape != text_features.shape or image_features.ndim != 2 or 0 in image_features.shape:
         raise ConfigError(
             f"{name} got image features {tuple(image_features.shape)} and text features "

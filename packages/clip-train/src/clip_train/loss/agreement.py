@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from clip_core.errors import ConfigError
-from clip_core.kernels.contrastive import as_scalar, check_pairs
+from clip_core.kernels.contrastive import DTYPE_NAMES, DTYPES, as_scalar, check_pairs
 from clip_train.loss.exchange import Exchange
 from clip_train.loss.share import Share, Wanted
 
@@ -25,8 +25,6 @@ __all__ = ["Inputs", "agree"]
 
 _NAMES = ("clip_loss", "siglip_loss")
 _SCHEMES = ("gather", "ring")
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-_DTYPE_NAMES = [str(dtype).removeprefix("torch.") for dtype in _DTYPES]
 _MOST_RANKS = 8  # in a message
 _SAME = 1e-5
 """Relative difference of two scales or biases that is rounding: processors need not agree on the last bits of exp."""
@@ -82,9 +80,9 @@ class _Card(NamedTuple):
             f"by {_SCHEMES[self.scheme]}",
             f"{self.pairs} pairs",
             f"{self.width} features",
-            f"images of {_DTYPE_NAMES[self.images]}",
-            f"texts of {_DTYPE_NAMES[self.texts]}",
-            f"texts sent as {_DTYPE_NAMES[self.sent]}",
+            f"images of {DTYPE_NAMES[self.images]}",
+            f"texts of {DTYPE_NAMES[self.texts]}",
+            f"texts sent as {DTYPE_NAMES[self.sent]}",
             "on a CPU" if self.on_cpu else "on a device",
             "a bias" if self.has_bias else "no bias",
         )
@@ -141,9 +139,6 @@ def _inputs(
     bias: Tensor | float | None,
 ) -> Inputs:
     check_pairs(name, images, texts)
-    for side in (images, texts):
-        if side.dtype not in _DTYPES:
-            raise ConfigError(f"{name} got features of {side.dtype}; allowed: {', '.join(_DTYPE_NAMES)}.")
     if not exchange.reaches(images.device):
         raise ConfigError(
             f"{name} got features on {images.device}, where the processes of the group cannot send to each other "
@@ -172,9 +167,9 @@ def _card(
         scheme=_SCHEMES.index(scheme),
         pairs=inputs.images.shape[0],
         width=inputs.images.shape[1],
-        images=_DTYPES.index(inputs.images.dtype),
-        texts=_DTYPES.index(inputs.texts.dtype),
-        sent=_DTYPES.index(share.texts.dtype),
+        images=DTYPES.index(inputs.images.dtype),
+        texts=DTYPES.index(inputs.texts.dtype),
+        sent=DTYPES.index(share.texts.dtype),
         on_cpu=inputs.images.device.type == "cpu",
         has_bias=bias is not None,
     )
