@@ -59,9 +59,7 @@ class ClipLoss(nn.Module):
         logit_bias: Tensor | float | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The whole matrices (B, B) of logits, of images for texts and of texts for images."""
-        logits = logit_scale * image_features @ text_features.T
-        if logit_bias is not None:
-            logits = logits + logit_bias
+        logits = _matrix(image_features, text_features, logit_scale, logit_bias)
         return logits, logits.T
 
     def forward(
@@ -173,8 +171,7 @@ class SigLipLoss(nn.Module):
         logit_bias: Tensor | float | None = None,
     ) -> Tensor:
         """The whole matrix (B, B) of logits, of images for texts."""
-        logits = logit_scale * image_features @ text_features.T
-        return logits if logit_bias is None else logits + logit_bias
+        return _matrix(image_features, text_features, logit_scale, logit_bias)
 
     def forward(
         self,
@@ -206,6 +203,12 @@ def create_loss(args: Any) -> nn.Module:
     if args.siglip:
         return SigLipLoss(rank=args.rank, world_size=args.world_size, dist_impl=args.loss_dist_impl)
     return ClipLoss(**shared)
+
+
+def _matrix(images: Tensor, texts: Tensor, scale: Tensor | float, bias: Tensor | float | None) -> Tensor:
+    """(B, D) and (B, D) -> the logits (B, B) of images for texts."""
+    logits = scale * images @ texts.T
+    return logits if bias is None else logits + bias
 
 
 def _require_one_process(name: str, world_size: int, use_horovod: bool = False) -> None:
