@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ Where the records kept what each query scored, the test is paired, on the same i
 and misses, else a bootstrap over images. p is corrected by Holm's method over the data sets. Results of other tools
 have no such record and are compared unpaired, which sees less. Results of other prompts, data or exclusions are not
 compared."""
+_WIDTH = 110
 _REASON = 32
 """Longer reasons stand below the table."""
 _EXAMPLES = """\
@@ -197,7 +199,9 @@ def render(
         ).rstrip()
         for row in (head, *body)
     ]
-    return "\n".join([f"A  {name}", f"B  {other}", "", *lines, "", *_notes(found, alone)])
+    return "\n".join(
+        [f"A  {name}", f"B  {other}", "", *lines, "", *(textwrap.fill(note, 110) for note in _notes(found, alone))]
+    )
 
 
 def _share(entry: Comparison) -> bool:
@@ -245,5 +249,5 @@ def _notes(found: Sequence[Comparison], alone: Sequence[Sequence[str]]) -> list[
             notes.append(f"{entry.title} is {entry.verdict}: {entry.reason}.")
     for words, titles in zip(("Only A has", "Only B has", "No metric in common"), alone, strict=True):
         if titles:
-            notes.append(f"{words}: {', '.join(titles)}.")
+            notes.append(f"{words}: {'; '.join(titles)}.")
     return notes
