@@ -112,6 +112,7 @@ def open_selected(
         split,
         name=selected.name,
         objective=objective,
+        metadata_fields=entry.groups.fields if entry is not None and entry.groups is not None else (),
         # Published sets are scored with the names that they have, ImageNet's two pairs of twins among them.
         allow_duplicate_classnames=wanted.allow_duplicate_classes or entry is not None,
         **words,
@@ -134,8 +135,11 @@ def _check_against_catalogue(dataset: WdsDataset, entry: Entry) -> None:
 
 def _objectives(selected: Selected, wanted: Wanted, encoder: Encoder) -> Iterator[WdsDataset]:
     """The data set, once for each question that its class names hold (race, gender ... of FairFace)."""
-    objectives = selected.entry.objectives if selected.entry is not None else ()
-    for objective in objectives or ("",):
+    entry = selected.entry
+    objectives = entry.objectives if entry is not None else ()
+    # "toxic" asks a question that no column of the metadata answers.
+    answered = [name for name in objectives if entry and entry.groups and name in entry.groups.fields]
+    for objective in answered or ("",):
         yield encoder.ranks.together(
             functools.partial(open_selected, selected, wanted, progress=encoder.progress, objective=objective)
         )
