@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_core.errors import ConfigError
-from clip_eval.catalogue import Entry, find, lookup
+from clip_eval.catalogue import Entry, entries, find, lookup
 from clip_eval.suites import QUICK, SUITES, suite
 from clip_hub.repository import is_repository
 
@@ -85,7 +85,10 @@ def _locate(word: str, root: str | None) -> Selected:
         for folder in (Path(root) / part for part in (*places, f"wds_{plain}", plain, name)):
             if folder.is_dir():
                 return Selected(name=name if entry is None else entry.name, address=str(folder), entry=entry)
-    if entry is None and is_repository(word) and not Path(word).parent.is_dir():
+    # "vtab/cifar11" is a mistyped name of the catalogue, not a repository of somebody called vtab.
+    families = {part.name.partition("/")[0] for part in entries() if "/" in part.name}
+    owner = word.partition("/")[0]
+    if entry is None and is_repository(word) and owner not in families and not Path(owner).is_dir():
         return _at(f"hf://datasets/{word}", name.rpartition("/")[2])
     if entry is None:
         try:

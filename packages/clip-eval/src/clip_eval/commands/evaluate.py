@@ -12,7 +12,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from clip_core.errors import ConfigError, StorageError
 
@@ -274,6 +274,8 @@ def _evaluate_model(
         for _, record in found:
             assert isinstance(record, Record)  # nothing was looked for among existing ones
             if ranks.first:
+                made = cast("Task", record.result.task)
+                path = _path(arguments, selected, model, pretrained, language, made if made in _NAMES else task)
                 _write(arguments, record, selected, model, pretrained, language, path)
 
 
@@ -309,15 +311,19 @@ def _options(arguments: argparse.Namespace, selected: Selected, share: float | N
 def _path(
     arguments: argparse.Namespace, selected: Selected, model: str, pretrained: str, language: str, task: Task | None
 ) -> Path:
-    """Where CLIP_benchmark would write this result."""
-    kind = selected.entry.kind if selected.entry is not None else None
+    """Where CLIP_benchmark would write this result. With "auto" the kind of a set that is not here yet is guessed."""
+    from clip_eval.wds.text_files import read_kind
+
+    kind = selected.entry.kind if selected.entry is not None else "classification"
+    if selected.entry is None and Path(selected.address).is_dir():
+        kind = read_kind(Path(selected.address))
     auto = {"retrieval": "zeroshot_retrieval", "caption_choice": "image_caption_selection"}
     is_file = Path(pretrained).is_file()
     values = {
         "model": model.replace("/", "_"),
         "pretrained": Path(pretrained).name if is_file else pretrained.replace("/", "_"),
         "pretrained_full_path": pretrained.replace("/", "_"),
-        "task": arguments.task if task is not None else auto.get(kind or "", "zeroshot_classification"),
+        "task": _NAMES[task] if task is not None else auto.get(kind, "zeroshot_classification"),
         "dataset": selected.name.replace("/", "_"),
         "language": language,
     }

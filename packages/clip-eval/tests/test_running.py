@@ -1,0 +1,152 @@
+"""Many evaluations with one model, and CLIP_benchmark's command line for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clip_core
+from clip_core import Bundle
+from clip_core.errors import ConfigError, DataError
+from clip_eval.cli import main
+from clip_eval.encoder import Encoder
+from clip_eval.evaluation import Options, evaluate, settings_of
+from clip_eval.records import SavedRecord
+from clip_eval.running import Wanted, open_selected, run
+from clip_eval.selection import select
+from clip_eval.store import FeatureStore
+from clip_eval.wds import open_dataset
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def encoder(bundle: Bundle, tmp_path: Path) -> Encoder:
+    bundle.model.eval()
+    return Encoder(bundle=bundle, store=FeatureStore(tmp_path / "features"))
+
+
+def test_images_are_encoded_once_for_all_languages_and_tasks(
+    encoder: Encoder, make_classification: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = tmp_path / "words"
+    words.mkdir()
+    for language, names in (("xx", ["un", "deux", "trois"]), ("yy", ["uno", "due", "tre"])):
+        (words / f"{language}_classnames.json").write_text(json.dumps({"animals": names}))
+        (words / f"{language}_zeroshot_classification_templates.json").write_text(json.dumps({"animals": ["{c}!"]}))
+    calls: list[int] = []
+    honest = type(encoder.bundle.model).encode_image
+    monkeypatch.setattr(
+        type(encoder.bundle.model), "encode_image", lambda *a, **k: calls.append(len(a[1])) or honest(*a, **k)
+    )
+    wanted = Wanted(languages=(None, "xx", "yy"), words=words)
+    records = [record for _, record in run(encoder, select([str(make_classification())]), wanted, model_name="m")]
+    assert sum(calls) == 4  # the pictures, once
+    assert len({record.name for record in records}) == 3
+    assert [record.facts["settings"]["language"] for record in records] == [None, "xx", "yy"]  # type: ignore[union-attr]
+    assert [entry["name"] for entry in records[1].result.details["classes"]] == ["un", "deux", "trois"]  # type: ignore[union-attr]
+
+
+def test_what_is_there_already_is_not_made_again(encoder: Encoder, make_classification: Make, tmp_path: Path) -> None:
+    datasets, wanted = select([str(make_classification())]), Wanted()
+    ((_, first),) = run(encoder, datasets, wanted, model_name="m", existing=tmp_path / "out")
+    path = first.save(tmp_path / "out")  # type: ignore[union-attr]
+    ((_, second),) = run(encoder, datasets, wanted, model_name="m", existing=tmp_path / "out")
+    assert isinstance(second, SavedRecord)
+    assert second.path == path
+    other = Wanted(options=Options(templates=["{c}"]))
+    ((_, third),) = run(encoder, datasets, other, model_name="m", existing=tmp_path / "out")
+    assert not isinstance(third, SavedRecord)
+
+
+def test_a_task_is_left_out_where_it_does_not_fit(
+    encoder: Encoder, make_classification: Make, make_retrieval: Make
+) -> None:
+    datasets = select([str(make_classification()), str(make_retrieval(["a cat", "a dog"]))])
+    records = [record for _, record in run(encoder, datasets, Wanted(tasks=("retrieval",)), model_name="m")]
+    assert [record.dataset.name for record in records] == ["pairs"]  # type: ignore[union-attr]
+
+
+def test_a_known_set_of_another_size_is_refused(make_classification: Make) -> None:
+    (selected,) = select([str(make_classification(name="mnist"))])
+    with pytest.raises(DataError, match="10000"):
+        open_selected(selected, Wanted())
+    assert len(open_selected(selected, Wanted(any_size=True)).samples) == 4
+
+
+def test_settings_tell_results_apart(make_classification: Make, make_retrieval: Make) -> None:
+    classes, pairs = open_dataset(make_classification()), open_dataset(make_retrieval(["a cat", "a dog"]))
+    plain = settings_of("zero_shot_classification", classes, Options())
+    assert plain["templates"] == list(classes.templates)
+    assert settings_of("zero_shot_classification", classes, Options(templates=["{c}"])) != plain
+    assert settings_of("retrieval", pairs, Options(ks=(1,))) != settings_of("retrieval", pairs, Options())
+
+
+def test_a_task_that_cannot_be_asked_names_those_that_can(bundle: Bundle, make_retrieval: Make) -> None:
+    with pytest.raises(ConfigError, match="allowed for it: retrieval, captioning"):
+        evaluate(bundle, open_dataset(make_retrieval(["a cat", "a dog"])), task="linear_probe")
+
+
+def benchmark(folder: Path, *words: str) -> int:
+    fixed = ["--dataset_root", f"{folder}/{{dataset}}", "--output", f"{folder}/{{dataset}}_{{language}}_{{task}}.json"]
+    return main(["eval", *fixed, "--feature_root", str(folder / "features"), "--quiet", "--device", "cpu", *words])
+
+
+def test_commands_of_clip_benchmark_write_its_files(
+    bundle: Bundle, make_classification: Make, make_retrieval: Make, tmp_path: Path, capsys: Any
+) -> None:
+    clip_core.save(bundle, tmp_path / "weights")
+    make_classification()
+    make_retrieval(["a cat\na kitten", "a dog"])
+    model = ["--model", "tiny", "--pretrained", str(tmp_path / "weights")]
+    assert (
+        benchmark(tmp_path, "--dataset", "animals", "pairs", *model, "--recall_k", "1", "2", "--dump_classnames") == 0
+    )
+    classes = json.loads((tmp_path / "animals_en_zeroshot_classification.json").read_text())
+    assert set(classes) >= {"dataset", "model", "pretrained", "task", "metrics", "language", "classnames"}
+    assert (classes["task"], classes["model"], classes["classnames"]) == (
+        "zeroshot_classification",
+        "tiny",
+        ["cat", "dog", "owl"],
+    )
+    assert {"acc1", "mean_per_class_recall"} <= set(classes["metrics"])
+    assert classes["clip_eval"]["metrics"]["acc1"]["n"] == 4
+    pairs = json.loads((tmp_path / "pairs_en_zeroshot_retrieval.json").read_text())
+    assert {"image_retrieval_recall@1", "text_retrieval_recall@2"} <= set(pairs["metrics"])
+    # Its "build", which makes one table of the files.
+    names = [
+        str(tmp_path / f"{name}.json") for name in ("animals_en_zeroshot_classification", "pairs_en_zeroshot_retrieval")
+    ]
+    assert main(["build", *names, "--output", str(tmp_path / "benchmark.csv")]) == 0
+    header, *lines = (tmp_path / "benchmark.csv").read_text().splitlines()
+    assert len(lines) == 2
+    assert {"acc1", "dataset", "model", "pretrained", "task", "model_fullname"} <= set(header.split(","))
+    capsys.readouterr()
+    pairs_of_names = ["--pretrained_model", f"tiny,{tmp_path / 'weights'}"]
+    assert benchmark(tmp_path, "--dataset", "animals", *pairs_of_names, "--skip_existing") == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--save_clf", "x.pt"], "--save_clf is not taken"),
+        (["--model_type", "ja_clip"], "allowed: open_clip"),
+        (["--normalize", "False"], "features have length 1"),
+        (["--pretrained_model", "ViT-B-32"], "allowed: MODEL,TAG"),
+        (["--dataset", "nowhere"], "no such data set folder"),
+        (["--task", "linear_probe", "--train_split", "a", "b"], "--train_split has 2 values for 1 data sets"),
+    ],
+)
+def test_what_the_command_line_cannot_do_is_said(
+    words: list[str], message: str, bundle: Bundle, make_classification: Make, tmp_path: Path, capsys: Any
+) -> None:
+    clip_core.save(bundle, tmp_path / "weights")
+    make_classification()
+    model = ["--model", "tiny", "--pretrained", str(tmp_path / "weights")]
+    assert benchmark(tmp_path, "--dataset", "animals", *model, *words) == 2
+    assert message in capsys.readouterr().err

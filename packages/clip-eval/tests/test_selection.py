@@ -1,0 +1,58 @@
+"""From words to data sets: suites, names, folders, addresses, files of words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clip_core.errors import ConfigError
+from clip_eval.selection import select
+from clip_eval.suites import suite
+
+
+def test_a_suite_is_its_data_sets_once_each() -> None:
+    found = select(["imagenet_robustness", "imagenet-a"])
+    assert [entry.name for entry in found] == list(suite("imagenet_robustness").datasets)
+    assert found[0].address.startswith("hf://datasets/")
+
+
+def test_names_of_clip_benchmark_are_known_and_lie_in_the_root(tmp_path: Path) -> None:
+    (tmp_path / "wds_vtab-cifar10").mkdir()
+    (found,) = select(["wds/vtab/cifar10"], root=str(tmp_path))
+    assert (found.name, found.address) == ("vtab/cifar10", str(tmp_path / "wds_vtab-cifar10"))
+    assert found.entry is not None
+    assert found.entry.size == 10_000
+
+
+def test_a_root_may_be_the_address_of_each() -> None:
+    root = "https://huggingface.co/datasets/clip-benchmark/wds_{dataset_cleaned}/tree/main"
+    (found,) = select(["wds/vtab/cifar10"], root=root)
+    assert found.address == "https://huggingface.co/datasets/clip-benchmark/wds_vtab-cifar10/tree/main"
+    with pytest.raises(ConfigError, match="allowed: {dataset} and {dataset_cleaned}"):
+        select(["wds/vtab/cifar10"], root="{name}")
+
+
+def test_folders_addresses_and_repositories_are_taken_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    found = select([str(tmp_path / "mine"), "s3://bucket/other", "hf://datasets/org/third@v1", "org/fourth"])
+    assert [entry.name for entry in found] == ["mine", "other", "third", "fourth"]
+    assert [entry.entry for entry in found] == [None] * 4
+    assert found[3].address == "hf://datasets/org/fourth"
+
+
+def test_a_file_holds_words(tmp_path: Path) -> None:
+    words = tmp_path / "sets.txt"
+    words.write_text("# the small ones\nvtab/cifar10\n\nmnist  # digits\n", encoding="utf-8")
+    assert [entry.name for entry in select([str(words)])] == ["vtab/cifar10", "mnist"]
+
+
+@pytest.mark.parametrize("word", ["nowhere", "./nowhere", "vtab/cifar11"])
+def test_what_is_nothing_is_said_to_be_nothing(word: str) -> None:
+    with pytest.raises(ConfigError, match="no such data set folder"):
+        select([word])
+
+
+def test_a_set_without_a_public_copy_has_to_be_built() -> None:
+    with pytest.raises(ConfigError, match=r"winoground is not on this machine.*clip-eval build"):
+        select(["winoground"])
