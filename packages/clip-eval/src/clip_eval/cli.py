@@ -52,4 +52,4 @@ def _as_table(words: list[str]) -> list[str]:
     rest = words[1:]
     if not any(word.startswith("--output") for word in rest):
         rest += ["--output", "benchmark.csv"]
-    return ["table", "--peer", "clip_benchmark", "--format", "csv", *rest]
+    return ["table", "--peer", "clip_benchmark", *rest]
