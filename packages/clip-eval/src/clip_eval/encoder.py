@@ -202,7 +202,8 @@ class Encoder:
         shelf = self._shelf("images", Clock())
         if shelf is not None:
             _, names = self._image_files(dataset.samples, units, Clock())
-            there = [shelf.store.path("images", shelf.key, name).exists() for name in names]
+            held = [shelf.store.path("images", shelf.key, name).exists() for name in names]
+            there = json.loads(self.ranks.text_from_first(json.dumps(held)))
         return Outlook(
             images=len(dataset.samples),
             images_found=sum(len(unit) for unit, held in zip(units, there, strict=True) if held),
