@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
 from typing import Any
 
 import pytest
@@ -10,10 +9,11 @@ import pytest
 from clip_core.errors import ConfigError
 from clip_core.schema import Schema
 from clip_train import flags
+from clip_train.beginnings import complete
 from clip_train.config import KeyValues
 from clip_train.config.flag import flag as declare
-from clip_train.flags import build_parser, parse
-from clip_train.peer_flags import LATER, NEVER
+from clip_train.flags import build_parser, not_built, parse
+from clip_train.peer_flags import MAIN, NEVER, VERSION_3
 
 pytestmark = pytest.mark.parity
 
@@ -53,16 +53,47 @@ def test_every_flag_of_open_clip_is_known(peer: argparse.ArgumentParser) -> None
     assert not set(flags_of(peer)) - set(flags_of(build_parser()))
 
 
-def test_a_beginning_that_is_unique_there_means_the_same_flag_here(peer: argparse.ArgumentParser) -> None:
-    ours = build_parser()
-    # Flags that open_clip's next version has may make a beginning ambiguous; it is so there too.
-    here = [flag for flag in flags_of(ours) if flag in flags_of(peer) or flag in ("--progress", "--clip-grad-norm")]
-    for flag in flags_of(peer):
-        for end in range(3, len(flag) + 1):
-            start = flag[:end]
-            there = [other for other in flags_of(peer) if other.startswith(start)]
+def test_the_rows_of_3_3_0_are_those_of_its_parser(peer: argparse.ArgumentParser) -> None:
+    assert {f"--{name}" for name in VERSION_3} | {"--help"} == set(flags_of(peer))
+    # 145 flags in both versions together, one of them with two names.
+    assert (len(VERSION_3), len(set(MAIN)), len({*VERSION_3, *MAIN} - {"visual-layer-decay"})) == (90, 143, 145)
+
+
+def test_every_flag_of_either_version_is_a_field_or_refused_by_name() -> None:
+    here, later = flags_of(build_parser()), not_built()
+    for name in {*VERSION_3, *MAIN}:
+        refused = type(here[f"--{name}"]).__name__ == "_Refuse"
+        assert refused == (name in later or name in NEVER), name
+
+
+@pytest.mark.parametrize("version", [VERSION_3, MAIN], ids=["3.3.0", "main"])
+def test_a_beginning_that_is_unique_there_means_the_same_flag_here(version: tuple[str, ...]) -> None:
+    known = [*flags_of(build_parser()), "--save-final", "--no-reset", "--wands"]
+    checked = 0
+    for flag in version:
+        for end in range(1, len(flag) + 1):
+            there = [other for other in (*version, "help") if other.startswith(flag[:end])]
             if len(there) == 1:
-                assert [other for other in here if other.startswith(start)] == there, start
+                assert complete([f"--{flag[:end]}", f"--{flag[:end]}=3 4"], known) == [f"--{flag}", f"--{flag}=3 4"]
+                checked += 1
+    assert checked > 600
+
+
+def test_no_flag_of_ours_is_a_beginning_of_one_of_open_clips() -> None:
+    theirs = [f"--{name}" for name in {*VERSION_3, *MAIN}]
+    for ours in set(flags_of(build_parser())) - set(theirs) - {"--help"}:
+        assert not [name for name in theirs if name.startswith(ours)], ours
+
+
+def test_a_beginning_of_several_flags_names_them() -> None:
+    with pytest.raises(ConfigError, match="--csv is the beginning of --csv-caption-key, --csv-img-key, --csv-sep"):
+        config("--csv", "3")
+
+
+def test_a_beginning_may_be_a_flag_of_ours_and_a_value_is_left_alone() -> None:
+    assert parse([*BASE, "--progr"])[1].progress is True
+    assert config("--name", "--lr is low", "--clip-grad", "2").run.name == "--lr is low"
+    assert config("--clip-grad=2").optim.grad_clip_norm == 2
 
 
 def test_defaults_are_those_of_open_clip_unless_the_changelog_says_so(peer: argparse.ArgumentParser) -> None:
@@ -141,9 +172,8 @@ def test_progress_is_no_part_of_the_configuration() -> None:
         (["--loss-dist-impl", "tree"], r"'tree': allowed: gather, ring; open_clip's bidir, shift, reduce are taken"),
         (["--siglips"], r"Unknown flag --siglips\. Did you mean --siglip\?"),
         (["--progres-bar"], r"Did you mean --progress\?"),
-        (["--zeroshot-frequencies", "1"], r"Unknown flag --zeroshot-frequencies\. clip-train --help"),  # not built
-        (["--lock-image"], r"--lock-image:"),
-        (["--save-freq", "1", "--lock-text"], r"--save-frequency: .*--lock-text: "),
+        (["--horovodd"], r"Unknown flag --horovodd\. clip-train --help"),
+        (["--horo", "--torchscript"], r"--horovod: .*--torchscript: "),
         (["--horovod"], r"--horovod: torch's own engine"),
         (["--audio-ext", "wav"], r"--audio-ext: .*not on sound"),
         (["stray"], r"Not understood: 'stray'"),
@@ -155,18 +185,17 @@ def test_what_is_wrong_is_named(words: list[str], said: str) -> None:
         config(*words)
 
 
-@pytest.mark.parametrize("flag", [*LATER, *NEVER])
+@pytest.mark.parametrize("flag", [*not_built(), *NEVER])
 def test_a_flag_that_is_not_built_is_never_ignored(flag: str) -> None:
     with pytest.raises(ConfigError, match=f"--{flag}: "):
         config(f"--{flag}")
 
 
-def test_help_shows_every_field_once_and_no_flag_that_is_refused() -> None:
-    text = build_parser().format_help()
-    words = text.replace(",", " ").split()
-    for flag, _ in itertools.groupby(flag for flag in flags_of(build_parser()) if flag not in ("--help",)):
-        name = flag.removeprefix("--")
-        assert (flag in words) == (name not in LATER and name not in NEVER), flag
+def test_help_shows_every_field_and_no_flag_that_is_refused() -> None:
+    words = build_parser().format_help().replace(",", " ").split()
+    refused = {*not_built(), *NEVER}
+    for flag in set(flags_of(build_parser())) - {"--help"}:
+        assert (flag in words) == (flag.removeprefix("--") not in refused), flag
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

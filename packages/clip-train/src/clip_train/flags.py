@@ -15,10 +15,12 @@ from typing import Any, Literal, NoReturn
 
 from clip_core.errors import ConfigError, nearest
 from clip_train.__about__ import __version__
+from clip_train.beginnings import complete
 from clip_train.config import AugmentConfig, KeyValues, TrainConfig, groups
-from clip_train.peer_flags import LATER, NEVER
+from clip_train.config.spellings import ALIASES, REFUSED_VALUES, SYNONYMS
+from clip_train.peer_flags import MAIN, NEVER, VERSION_3
 
-__all__ = ["build_parser", "parse"]
+__all__ = ["build_parser", "not_built", "parse"]
 
 _TITLES = {
     "data": "data",
@@ -31,22 +33,6 @@ _TITLES = {
     "logging": "logging",
     "run": "run",
 }
-_ALIASES = {"grad_clip_norm": ("--clip-grad-norm",)}
-# Values of open_clip that mean the same thing here under another name.
-_SYNONYMS = {
-    "precision": {"amp_bfloat16": "amp_bf16"},
-    "loss_dist_impl": {"bidir": "ring", "shift": "ring", "reduce": "gather"},
-}
-_REFUSED_VALUES = {
-    ("precision", "amp"): "float16 with a loss scaler is not built yet; use amp_bf16, which has the range of fp32",
-    ("precision", "fp16"): "not built yet; use amp_bf16",
-    ("precision", "bf16"): "not built yet; use amp_bf16",
-    ("precision", "pure_bf16"): "not built yet; use amp_bf16",
-    ("precision", "pure_fp16"): "not built yet; use amp_bf16",
-    ("dataset_type", "synthetic"): "not built yet; use webdataset or csv",
-    ("lr_scheduler", "const-cooldown"): "not built yet; use cosine or const",
-    ("image_interpolation", "random"): "not built yet; use bicubic or bilinear",
-}
 
 
 def parse(arguments: Sequence[str]) -> tuple[TrainConfig, argparse.Namespace]:
@@ -55,7 +41,8 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, argparse.Namespace]:
     Raises `ConfigError` for a flag that does not exist (with the nearest names), one that is open_clip's but not
     built here, and a value that is not allowed. `--help` prints and exits, as argparse does.
     """
-    namespace, unknown = build_parser().parse_known_args(list(arguments))
+    parser = build_parser()
+    namespace, unknown = parser.parse_known_args(complete(arguments, parser._option_string_actions))
     given = vars(namespace)
     refused: list[str] = given.pop("_refused", [])
     if unknown:
@@ -75,6 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Train a CLIP model. The flags are open_clip's; a unique beginning of a flag is enough.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
         argument_default=argparse.SUPPRESS,
+        # `complete` has written beginnings out; argparse's own would stumble over our additions.
+        allow_abbrev=False,
     )
     for name, record in groups().items():
         group = parser.add_argument_group(_TITLES[name])
@@ -88,15 +77,24 @@ def build_parser() -> argparse.ArgumentParser:
         help="progress bar on stderr (default: where stderr is a terminal)",
     )
     parser.add_argument("--version", action="version", version=f"clip-train {__version__}")
-    for flag in LATER:
-        parser.add_argument(f"--{flag}", action=_Refuse, nargs="*", help=argparse.SUPPRESS)
-    for flag in NEVER:
+    for flag in (*not_built(), *NEVER):
         parser.add_argument(f"--{flag}", action=_Refuse, nargs="*", help=argparse.SUPPRESS)
     return parser
 
 
+def not_built() -> list[str]:
+    """The flags of open_clip that no field of the configuration has: refused by name."""
+    built = _built()
+    return [flag for flag in dict.fromkeys((*VERSION_3, *MAIN)) if flag not in NEVER and flag not in built]
+
+
+def _built() -> list[str]:
+    fields = [field.name for record in groups().values() for field in dataclasses.fields(record)]
+    return [name.replace("_", "-") for field in fields for name in (field, *ALIASES.get(field, ()))]
+
+
 def _add_flag(group: Any, field: dataclasses.Field[Any], annotation: Any) -> None:
-    names = (f"--{field.name.replace('_', '-')}", *_ALIASES.get(field.name, ()))
+    names = [f"--{name.replace('_', '-')}" for name in (field.name, *ALIASES.get(field.name, ()))]
     text = field.metadata["help"].replace("%", "%%")
     if field.default is dataclasses.MISSING:
         text += (
@@ -143,12 +141,12 @@ def _options(annotation: Any) -> tuple[Any, ...]:
 
 def _choice(name: str, choices: Sequence[str]) -> Any:
     def convert(text: str) -> str:
-        value = _SYNONYMS.get(name, {}).get(text, text)
+        value = SYNONYMS.get(name, {}).get(text, text)
         if value not in choices:
             allowed = ", ".join(choices)
-            if name in _SYNONYMS:
-                allowed += f"; open_clip's {', '.join(_SYNONYMS[name])} are taken, too"
-            reason = _REFUSED_VALUES.get((name, text), f"allowed: {allowed}")
+            if name in SYNONYMS:
+                allowed += f"; open_clip's {', '.join(SYNONYMS[name])} are taken, too"
+            reason = REFUSED_VALUES.get((name, text), f"allowed: {allowed}")
             raise argparse.ArgumentTypeError(f"{text!r}: {reason}")
         return value
 
@@ -166,8 +164,7 @@ def _describe_unknown(unknown: Sequence[str]) -> str:
     if flag is None:
         return f"Not understood: {' '.join(unknown)!r}. Every value follows a flag; clip-train --help lists them."
     flag = flag.split("=", 1)[0]
-    known = [field.name.replace("_", "-") for record in groups().values() for field in dataclasses.fields(record)]
-    known += ["progress", *(alias.removeprefix("--") for aliases in _ALIASES.values() for alias in aliases)]
+    known = [*_built(), "progress"]
     # Without the dashes, which make short names look alike; and no flag that would be refused.
     close = nearest(flag.lstrip("-"), known, count=3)
     hint = f" Did you mean {', '.join(f'--{name}' for name in close)}?" if close else ""

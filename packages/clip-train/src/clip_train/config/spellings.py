@@ -1,0 +1,30 @@
+"""Other spellings that mean the same: of flags, and of open_clip's values. Command line and files take both."""
+
+from __future__ import annotations
+
+__all__ = ["ALIASES", "REFUSED_VALUES", "SYNONYMS"]
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    # The model cards of LAION's ConvNeXt models write it so; open_clip itself does not take it.
+    "grad_clip_norm": ("clip_grad_norm",),
+    "image_layer_decay": ("visual_layer_decay",),
+}
+"""Field -> its other names."""
+
+SYNONYMS: dict[str, dict[str, str]] = {
+    "precision": {"amp_bfloat16": "amp_bf16"},
+    "loss_dist_impl": {"bidir": "ring", "shift": "ring", "reduce": "gather"},
+}
+"""Field -> values of open_clip -> the value that means the same here."""
+
+REFUSED_VALUES: dict[tuple[str, str], str] = {
+    ("precision", "amp"): "float16 with a loss scaler is not built yet; use amp_bf16, which has the range of fp32",
+    ("precision", "fp16"): "not built yet; use amp_bf16",
+    ("precision", "bf16"): "not built yet; use amp_bf16",
+    ("precision", "pure_bf16"): "not built yet; use amp_bf16",
+    ("precision", "pure_fp16"): "not built yet; use amp_bf16",
+    ("dataset_type", "synthetic"): "not built yet; use webdataset or csv",
+    ("lr_scheduler", "const-cooldown"): "not built yet; use cosine or const",
+    ("image_interpolation", "random"): "not built yet; use bicubic or bilinear",
+}
+"""Values of open_clip that no field takes -> what to do. A value that its field takes is not looked up here."""
