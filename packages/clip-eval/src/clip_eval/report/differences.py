@@ -27,6 +27,7 @@ class Outcome:
     title: str
     metric: str
     difference: str
+    interval: str
     verdict: str
     winner: str | None
     """"first" or "second"; None within noise."""
@@ -66,7 +67,7 @@ def duels(results: Sequence[Result], models: Sequence[Model]) -> list[Duel]:
         comparisons = compare_rows(rows[first.key], rows[second.key])
         if comparisons:
             mean = average_difference(comparisons)
-            average = None if mean is None else _difference(mean)
+            average = None if mean is None else f"{_difference(mean)} ({_interval(mean)})"
             found.append(Duel(first, second, [_outcome(entry) for entry in comparisons], average))
     return found
 
@@ -74,7 +75,9 @@ def duels(results: Sequence[Result], models: Sequence[Model]) -> list[Duel]:
 def _outcome(entry: Comparison) -> Outcome:
     winner = {"A better": "first", "B better": "second"}.get(entry.verdict)
     verdict = {"first": "worse", "second": "better"}.get(winner or "", entry.verdict)
-    return Outcome(entry.title, words(entry.metric).label, _difference(entry), verdict, winner, entry.reason)
+    return Outcome(
+        entry.title, words(entry.metric).label, _difference(entry), _interval(entry), verdict, winner, entry.reason
+    )
 
 
 def _difference(entry: Comparison) -> str:
@@ -82,6 +85,10 @@ def _difference(entry: Comparison) -> str:
         return "–"
     if not is_share(entry.metric):
         return f"{entry.difference:+.3f}".replace("-", "\N{MINUS SIGN}")
-    if entry.low is None or entry.high is None:
-        return signed(entry.difference)
-    return f"{signed(entry.difference)} ({signed(entry.low)} to {signed(entry.high)})"
+    return signed(entry.difference)
+
+
+def _interval(entry: Comparison) -> str:
+    if entry.low is None or entry.high is None or not is_share(entry.metric):
+        return ""
+    return f"{signed(entry.low)} to {signed(entry.high)}"

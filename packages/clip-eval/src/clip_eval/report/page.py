@@ -33,8 +33,8 @@ __all__ = ["render_report", "write_report"]
 
 _OPEN = 4
 """Up to so many records their details stand open; beyond, each is a line to open."""
-_PICTURES = 480
-"""Pictures of one kind on a page, all records together; what a phone still scrolls through."""
+_PICTURES = 120
+"""Pictures of one kind on a page, all records together, which keeps it a few megabytes; each record shows 4 to 12."""
 
 
 def write_report(
@@ -83,7 +83,7 @@ def render_report(
     models = models_of(found)
     columns = other_columns(others) if others else []
     log = read_training(training) if training is not None else None
-    most = max(3, _PICTURES // (12 * len(found)))
+    most = min(12, max(4, _PICTURES // len(found)))
     pairs = duels(found, models)
     environment = Environment(
         loader=PackageLoader("clip_eval.report"),
