@@ -30,7 +30,7 @@ from clip_core.errors import DataError
 from clip_eval.encoder import Encoder
 from clip_eval.processes import Ranks
 from clip_eval.store import FeatureStore
-from clip_eval.tasks import evaluate_zero_shot
+from clip_eval.tasks import evaluate_retrieval, evaluate_zero_shot
 from clip_eval.wds import WdsDataset, open_dataset
 
 SIZES = (7, 1, 10, 4)
@@ -83,7 +83,11 @@ def spoiled(bundle: Bundle, at: int, deed: Callable[[], None]) -> Bundle:
 def _features(encoder: Encoder, dataset: WdsDataset) -> Result:
     images = encoder.images(dataset)
     task = evaluate_zero_shot(encoder, dataset, images)
+    captions = tuple((f"picture {place}", f"number {place % 5}") for place in range(len(dataset.samples)))
+    found = evaluate_retrieval(encoder, dataclasses.replace(dataset, kind="retrieval", captions=captions), images)
     return {
+        "retrieval": {name: metric.to_json() for name, metric in found.metrics.items()},
+        "answers": [dataclasses.asdict(sample) for sample in found.samples],
         "images": images.features.tolist(),
         "kept": images.kept.tolist(),
         "excluded": [dataclasses.asdict(entry) for entry in images.excluded],
