@@ -136,6 +136,8 @@ def receive(repo: str, name: str, promise: Promise, part: Path, token: Token) ->
             if isinstance(error, OSError) and status is None and error.errno is not None:
                 raise
             told = explained(error)
+            if type(error).__name__ == "ChunkedEncodingError":
+                raise told from error  # a body that was cut, which clients before 1.0 do not try again
             if isinstance(told, Broken) and status in (None, 408, 429):
                 raise CannotFetch(f"{told}; the client has tried it again several times. Try later") from error
             raise told from error
