@@ -265,7 +265,7 @@ def test_results_of_other_tools(tmp_path: Path) -> None:
     # Two published tables disagree on SVHN by more than noise; their prompts must differ.
     assert found["vtab/svhn"].verdict == "not comparable"
     assert compare_rows(a, a)[2].verdict == "within noise"
-    assert unmatched(a, b) == (["MNIST"], [], ["Flickr, retrieval"])
+    assert unmatched(a, b) == (["MNIST"], [], ["Flickr"])
 
 
 def test_damaged_outcomes_are_named(folders: tuple[Path, Path]) -> None:
@@ -301,6 +301,22 @@ def test_both_directions_of_retrieval_count_as_one_data_set(tmp_path: Path) -> N
     mean = average_difference(found)
     assert mean is not None
     assert (mean.title, mean.difference) == ("average of 2", pytest.approx(found[-1].difference / 2))
+
+
+def test_tasks_of_one_data_set_are_told_apart(tmp_path: Path) -> None:
+    for name in "ab":
+        write_record(tmp_path / name, "animals", {"acc1": hits(0.5)}, model=f"m:{name}")
+        write_record(tmp_path / name, "animals", {"lp_acc1": hits(0.6)}, model=f"m:{name}", task="linear_probe")
+        write_record(tmp_path / name, "pairs", {"acc": hits(0.6)}, model=f"m:{name}", task="caption_choice")
+    found = compare_rows(*(read_rows([tmp_path / name]) for name in "ab"))
+    assert {(entry.title, entry.metric) for entry in found} == {
+        ("animals", "acc1"),
+        ("animals, linear probe", "lp_acc1"),
+        ("pairs", "acc"),
+    }
+    mean = average_difference(found)
+    assert mean is not None
+    assert mean.title == "average of 3"
 
 
 def test_models_of_one_name_are_told_apart(folders: tuple[Path, Path], tmp_path: Path) -> None:

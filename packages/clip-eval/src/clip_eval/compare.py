@@ -18,7 +18,7 @@ import torch
 
 from clip_core.errors import ConfigError, DataError
 from clip_eval.metrics.paired import compare_outcomes, compare_scores, holm
-from clip_eval.records.matching import IGNORABLE, key_of, obstacle, pairs, title_of
+from clip_eval.records.matching import IGNORABLE, obstacle, pairs, several_tasks, title_of
 from clip_eval.records.rows import Row, Score, is_share, lower_is_better
 from clip_eval.records.tables import chosen_metrics
 from clip_eval.tasks.result import Outcomes
@@ -99,7 +99,7 @@ def compare_rows(
     """
     if unknown := [word for word in ignore if word not in IGNORABLE]:
         raise ConfigError(f"{unknown[0]!r} cannot be ignored; allowed: {', '.join(IGNORABLE)}.")
-    several = len({key_of(row, ignore) for row in first}) > len({row.dataset for row in first})
+    several = several_tasks(first)
     found: list[Comparison] = []
     for a, b in pairs(first, second, ignore):
         reason = obstacle(a, b, ignore)
@@ -109,7 +109,7 @@ def compare_rows(
         for name in chosen_metrics(common, metrics):
             entry = Comparison(
                 dataset=a.dataset,
-                title=title_of(a, several),
+                title=title_of(a, a.dataset in several),
                 split=a.split,
                 task=a.task,
                 language=a.language,

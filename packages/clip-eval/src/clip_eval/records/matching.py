@@ -11,7 +11,7 @@ from clip_eval.published import NOT_COMPARABLE
 from clip_eval.records.reading import SavedRecord
 from clip_eval.records.rows import Row
 
-__all__ = ["IGNORABLE", "key_of", "models_of", "obstacle", "pairs", "title_of", "unmatched"]
+__all__ = ["IGNORABLE", "key_of", "models_of", "obstacle", "pairs", "several_tasks", "title_of", "unmatched"]
 
 IGNORABLE = ("prompts", "settings", "language")
 """What two results may differ in and be compared all the same, if asked for."""
@@ -57,8 +57,16 @@ def key_of(row: Row, ignore: Sequence[str]) -> tuple[str, ...]:
     return row.dataset, row.split, row.task, language, str(row.settings.get("objective") or "")
 
 
+def several_tasks(rows: Sequence[Row]) -> set[str]:
+    """The data sets on which more than one task was asked."""
+    tasks: dict[str, set[str]] = {}
+    for row in rows:
+        tasks.setdefault(row.dataset, set()).add(row.task)
+    return {dataset for dataset, found in tasks.items() if len(found) > 1}
+
+
 def title_of(row: Row, several: bool) -> str:
-    """A row's key for people; with the task where a data set has `several`."""
+    """A row's key for people; with the task where its data set has `several`, unless it is zero-shot."""
     parts = [row.entry.title if row.entry is not None else row.dataset]
     if row.settings.get("objective"):
         parts.append(str(row.settings["objective"]))
@@ -109,10 +117,11 @@ def unmatched(
     first: Sequence[Row], second: Sequence[Row], ignore: Sequence[str] = ()
 ) -> tuple[list[str], list[str], list[str]]:
     """Titles of what only A has, of what only B has, and of what both have without a metric in common."""
+    several = several_tasks([*first, *second])
     titles: list[dict[tuple[str, ...], str]] = []
     metrics: list[dict[tuple[str, ...], set[str]]] = []
     for rows in (first, second):
-        titles.append({key_of(row, ignore): title_of(row, True) for row in rows})
+        titles.append({key_of(row, ignore): title_of(row, row.dataset in several) for row in rows})
         held: dict[tuple[str, ...], set[str]] = {}
         for row in rows:
             held.setdefault(key_of(row, ignore), set()).update(row.metrics)
