@@ -150,6 +150,8 @@ def wds_files() -> Callable[..., dict[str, bytes]]:
 def start_apart() -> Iterator[Callable[..., Any]]:
     """`start_apart(script, **told)`: a process that runs `script` under the name "apart" with the global TOLD, and the
     end of a pipe on which it sends to TOLD["answer"]. It is forked from one that has imported everything."""
+    if sys.platform == "win32":
+        pytest.skip("the processes are forked")
     started = []
 
     def start(script: Path, **told: object) -> Any:
