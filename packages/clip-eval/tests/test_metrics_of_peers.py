@@ -78,3 +78,35 @@ def test_datacomp_and_wilds(seed: str, name: str) -> None:
     ours = {key: metric.value for key, metric in found.items()} | single | sizes
     for key, value in expected.items():
         assert ours[key] == pytest.approx(value, abs=1e-6), key
+
+
+@pytest.mark.parametrize("seed", ANSWERS)
+@pytest.mark.parametrize(("objective", "column", "classes"), [("race", 0, 7), ("gender", 1, 2), ("age", 2, 7)])
+def test_datacomp_on_faces(seed: str, objective: str, column: int, classes: int) -> None:
+    data, expected = draw(seed), ANSWERS[seed]["faces"]
+    entry = find("fairness/fairface")
+    assert entry.groups is not None
+    facts = {"age": data["labels"], "gender": data["genders"], "race": data["races"], "race_binary": data["white"]}
+    rows = torch.stack([facts[field] for field in entry.groups.fields], dim=1).double().tolist()
+    dataset = WdsDataset(
+        name="fairface",
+        folder=Path("fairface"),
+        split="test",
+        kind="classification",
+        samples=tuple(Sample("0.tar", str(number), {}) for number in range(240)),
+        classnames=tuple(map(str, range(classes))),
+        labels=tuple(facts[objective].tolist()),
+        metadata=tuple(map(tuple, rows)),
+        objective=objective,
+    )
+    guesses = torch.nn.functional.one_hot(data["guesses"][:, column], classes).double()
+    scores = score_classification(guesses, facts[objective])
+    found, details = evaluate_groups(
+        dataset, torch.arange(240), scores, facts[objective], entry.groups, entry.main_metric
+    )
+    ours = {key: metric.value for key, metric in found.items()}
+    ours |= {row["key"]: row["value"] for rows in details["groups"].values() for row in rows}
+    theirs = {key: value for key, value in expected.items() if key.startswith(f"acc_{objective}")}
+    assert len(theirs) >= 4
+    for key, value in theirs.items():
+        assert ours[key] == pytest.approx(value, abs=1e-6), key

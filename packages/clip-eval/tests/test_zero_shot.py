@@ -15,6 +15,7 @@ from clip_core.zero_shot import build_zero_shot_classifier
 from clip_eval import evaluate, open_dataset
 from clip_eval.catalogue.entry import Groups
 from clip_eval.encoder import Encoder
+from clip_eval.evaluation import Options
 from clip_eval.features import ImageFeatures
 from clip_eval.tasks.zero_shot import LARGEST_MATRIX, evaluate_zero_shot, resolve_prompts
 from clip_eval.wds import Sample, WdsDataset
@@ -35,10 +36,10 @@ def test_zero_shot_record_agrees_with_a_direct_computation(bundle, digits) -> No
 
 
 def test_other_prompts_can_be_given(bundle, digits) -> None:
-    record = evaluate(bundle, open_dataset(digits / "digits"), templates=["{c}"])
+    record = evaluate(bundle, open_dataset(digits / "digits"), options=Options(templates=["{c}"]))
     assert record.result.details["templates"] == ["{c}"]
     assert record.result.details["prompts_truncated"] == 0
-    long = evaluate(bundle, open_dataset(digits / "digits"), templates=["{c}", "the " * 40 + "{c}"])
+    long = evaluate(bundle, open_dataset(digits / "digits"), options=Options(templates=["{c}", "the " * 40 + "{c}"]))
     assert long.result.details["prompts_truncated"] == 10
 
 

@@ -27,7 +27,15 @@ def draw(seed: int) -> dict[str, Any]:
     tags = random.rand(240, 7) < np.linspace(0.05, 0.5, 7)
     tags[:, 3] &= seed != 2  # one class without positives
     regions = random.choice(6, size=240, p=[0.3, 0.3, 0.2, 0.15, 0.03, 0.02])
-    return {"scores": scores, "labels": labels, "tags": tags, "regions": regions, "years": random.randint(4, size=240)}
+    years = random.randint(4, size=240)
+    races = random.randint(7, size=240)
+    faces = {
+        "races": races,
+        "white": (races != 1).astype(np.int64),
+        "genders": random.randint(2, size=240),
+        "guesses": np.stack([random.randint(count, size=240) for count in (7, 2, 7, 20)], axis=1),
+    }
+    return {"scores": scores, "labels": labels, "tags": tags, "regions": regions, "years": years, **faces}
 
 
 def _answers(seed: int) -> dict[str, Any]:
@@ -54,7 +62,10 @@ def _answers(seed: int) -> dict[str, Any]:
         given = scores.topk(5, dim=1).indices if name == "fairness/dollar_street" else guesses
         found = EVALUATORS[name](metadata).eval(given, labels, metadata)[0]
         grouped[name] = {key: float(value) for key, value in found.items()}
+    metadata = torch.stack([labels, data["genders"], data["races"], data["white"]], dim=1)
+    faces = EVALUATORS["fairness/fairface"](metadata).eval(data["guesses"], None, metadata)
     return {
+        "faces": {key: float(value) for key, value in faces.items()},
         "acc1": acc1,
         "acc5": acc5,
         "mean_per_class_recall": float(balanced_accuracy_score(labels, guesses)),

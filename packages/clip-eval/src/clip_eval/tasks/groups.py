@@ -17,6 +17,7 @@ from clip_core.errors import ConfigError, DataError
 from clip_eval.metrics import Metric
 from clip_eval.metrics.classification import ClassificationScores, macro_f1
 from clip_eval.metrics.groups import group_numbers, score_groups, worst_group
+from clip_eval.metrics.intervals import proportion
 from clip_eval.metrics.ranking import Hits
 from clip_eval.wds import WdsDataset
 
@@ -37,6 +38,8 @@ def evaluate_groups(
     which says what is measured: macro F1 over the classes (`F1-macro_all`), accuracy@5 in groups (`acc_top5_...`), or
     accuracy. Raises `DataError` where the metadata does not fit, `ConfigError` where there are fewer than 5 classes.
     """
+    if dataset.objective:
+        return _faces(dataset, kept, scores, groups)
     if main_metric.startswith("F1-macro"):
         return {
             "acc_avg": scores.metrics["acc1"],
@@ -53,6 +56,35 @@ def evaluate_groups(
         key = f"{name}_{suffix}"
         found, tables["_".join(by)], worst[key] = grouped_accuracy(
             dataset, kept, scores.hits[k], groups, by, name=name, worst=key
+        )
+        metrics.update(found)
+    return metrics, {"groups": tables, "worst_groups": worst}
+
+
+def _faces(
+    dataset: WdsDataset, kept: Tensor, scores: ClassificationScores, groups: Groups
+) -> tuple[dict[str, Metric], dict[str, Any]]:
+    """FairFace and UTKFace: one objective, in groups of white and other people; gender also by gender and race.
+
+    As in DataComp, race counts as right when the answer is on the right side of white or not. There the first of tied
+    answers counts.
+    """
+    objective, hits = dataset.objective, scores.hits[1]
+    if objective == "race":
+        white = groups.values["race"].index("white")
+        truth = _columns(dataset, groups, ("race_binary",))[kept, 0]
+        right = ((scores.predictions != white).long() == truth).double()
+        hits = Hits(right, right, right)
+    name = f"acc_{objective}"
+    metrics = {f"{name}_avg": proportion(hits.expected, hits.optimistic, hits.pessimistic)}
+    ways: list[tuple[str, tuple[str, ...]]] = [(name, ("race_binary",))]
+    if objective == "gender":
+        metrics[f"{name}_x_avg"] = metrics[f"{name}_avg"]
+        ways.append((f"{name}_x", ("gender", "race")))
+    tables, worst = {}, {}
+    for key, by in ways:
+        found, tables["_".join(by)], worst[f"{key}_wg"] = grouped_accuracy(
+            dataset, kept, hits, groups, by, name=key, worst=f"{key}_wg"
         )
         metrics.update(found)
     return metrics, {"groups": tables, "worst_groups": worst}
