@@ -34,13 +34,11 @@ def _let_waiting_threads_sleep() -> None:
 def _dispatch(words: list[str]) -> None:
     from clip_train.flags import build_parser, parse
 
-    show = bool(words) and words[0] == "show"
+    if words and words[0] == "show":
+        return _show(words[1:])
     if not words:
         build_parser().print_help(sys.stderr)
-    config, output = parse(words[1:] if show else words)
-    if show:
-        print(json.dumps(config.to_json(), indent=2, allow_nan=False))
-        return
+    config, output = parse(words)
     from clip_train.run import train
 
     progress = sys.stderr.isatty() if output.progress is None else output.progress
@@ -58,6 +56,20 @@ def _dispatch(words: list[str]) -> None:
         f"{result.samples_per_second:.0f} samples/s; skipped {result.skipped_samples} samples and "
         f"{result.skipped_steps} steps; {result.truncated_captions} captions truncated"
     )
+
+
+def _show(words: list[str]) -> None:
+    from clip_train.config.files import to_toml
+    from clip_train.flags import read
+
+    # Words of this command alone: --json is a beginning of flags of open_clip.
+    form = next((word for word in words if word in ("--toml", "--json")), "--json")
+    given = read([word for word in words if word not in ("--toml", "--json")])
+    config = given.resolve()
+    if form == "--toml":
+        print(f"# sha256 {config.sha256}\n{to_toml(config, given.origins)}", end="")
+    else:
+        print(json.dumps(config.to_json(), indent=2, allow_nan=False))
 
 
 class _BarHandler(logging.Handler):

@@ -17,10 +17,11 @@ from clip_core.errors import ConfigError, nearest
 from clip_train.__about__ import __version__
 from clip_train.beginnings import complete
 from clip_train.config import AugmentConfig, KeyValues, TrainConfig, groups
+from clip_train.config.files import fields_of
 from clip_train.config.spellings import ALIASES, REFUSED_VALUES, SYNONYMS
 from clip_train.peer_flags import MAIN, NEVER, VERSION_3
 
-__all__ = ["build_parser", "not_built", "parse"]
+__all__ = ["Given", "build_parser", "not_built", "parse", "read"]
 
 _TITLES = {
     "data": "data",
@@ -35,12 +36,34 @@ _TITLES = {
 }
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Given:
+    """What a command line states, before the rest gets its default."""
+
+    fields: dict[str, Any]
+    """Of all groups by their own names: recipe, then files in their order, then flags, the later over the earlier."""
+    origins: dict[str, str]
+    """Field -> "flag", or the file or the recipe that its value is from."""
+    output: argparse.Namespace
+    """`progress`: about output only."""
+
+    def resolve(self) -> TrainConfig:
+        """The run."""
+        return TrainConfig.of(**self.fields)
+
+
 def parse(arguments: Sequence[str]) -> tuple[TrainConfig, argparse.Namespace]:
     """The run that `arguments` (without the program's name) describe, and the options that are about output only.
 
     Raises `ConfigError` for a flag that does not exist (with the nearest names), one that is open_clip's but not
     built here, and a value that is not allowed. `--help` prints and exits, as argparse does.
     """
+    given = read(arguments)
+    return given.resolve(), given.output
+
+
+def read(arguments: Sequence[str]) -> Given:
+    """What `arguments` state; raises as `parse` does."""
     parser = build_parser()
     namespace, unknown = parser.parse_known_args(complete(arguments, parser._option_string_actions))
     given = vars(namespace)
@@ -50,7 +73,15 @@ def parse(arguments: Sequence[str]) -> tuple[TrainConfig, argparse.Namespace]:
     if refused:
         raise ConfigError(" ".join(refused))
     output = argparse.Namespace(progress=given.pop("progress", None))
-    return TrainConfig.of(**given), output
+    fields: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for file in given.pop("config", []):
+        stated = fields_of(file)
+        fields.update(stated)
+        origins.update(dict.fromkeys(stated, str(file)))
+    fields.update(given)
+    origins.update(dict.fromkeys(given, "flag"))
+    return Given(fields, origins, output)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -58,12 +89,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="clip-train",
         usage="clip-train --train-data DATA --model NAME [flags]\n"
-        "       clip-train show FLAGS   (print the resolved configuration and stop)",
+        "       clip-train show [--toml] FLAGS   (print the resolved configuration and stop)",
         description="Train a CLIP model. The flags are open_clip's; a unique beginning of a flag is enough.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
         argument_default=argparse.SUPPRESS,
         # `complete` has written beginnings out; argparse's own would stumble over our additions.
         allow_abbrev=False,
+    )
+    whole = parser.add_argument_group("the whole run")
+    whole.add_argument(
+        "--config",
+        action="append",
+        metavar="FILE",
+        help="take the configuration from a .toml or .json file or from a run's folder; flags win over it",
     )
     for name, record in groups().items():
         group = parser.add_argument_group(_TITLES[name])
@@ -164,7 +202,7 @@ def _describe_unknown(unknown: Sequence[str]) -> str:
     if flag is None:
         return f"Not understood: {' '.join(unknown)!r}. Every value follows a flag; clip-train --help lists them."
     flag = flag.split("=", 1)[0]
-    known = [*_built(), "progress"]
+    known = [*_built(), "progress", "config"]
     # Without the dashes, which make short names look alike; and no flag that would be refused.
     close = nearest(flag.lstrip("-"), known, count=3)
     hint = f" Did you mean {', '.join(f'--{name}' for name in close)}?" if close else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -62,8 +64,17 @@ class TrainConfig(Schema):
 
     def replace(self, **fields: Any) -> TrainConfig:
         """This configuration with other values for `fields`, named as in `of`."""
-        values = {f.name: getattr(getattr(self, g), f.name) for g, r in groups().items() for f in dataclasses.fields(r)}
-        return type(self).of(**{**values, **fields})
+        return type(self).of(**{**self.fields(), **fields})
+
+    def fields(self) -> dict[str, Any]:
+        """The values of all groups by their own names, as `of` takes them."""
+        return {f.name: getattr(getattr(self, g), f.name) for g, r in groups().items() for f in dataclasses.fields(r)}
+
+    @property
+    def sha256(self) -> str:
+        """What this run is, in 64 hexadecimal digits: the hash of its JSON with sorted keys and no spaces."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def groups() -> dict[str, type[Any]]:
