@@ -47,7 +47,8 @@ _OUR_TASKS = {theirs: ours for ours, theirs in PEER_TASKS.items()}
 _TASK_OF_KIND = {"retrieval": "retrieval", "caption_choice": "caption_choice", "association": "association"}
 # CLIP_benchmark keeps the settings of a linear probe among its metrics, and the weight decay that it found.
 _SETTINGS = ("epochs", "seed", "fewshot_k", "normalized")
-_NO_METRICS = ("weight_decay", "metrics")
+# `clip-eval eval` puts the whole record beside them.
+_NO_METRICS = ("weight_decay", "metrics", "clip_eval")
 _TEXTS = ("dataset", "model", "pretrained", "task", "language", "model_fullname", "classnames", "templates")
 OPEN_CLIP_WINOGAVIL = {
     "avg jaccard score": "avg_jaccard_score",
