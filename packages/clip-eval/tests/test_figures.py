@@ -33,6 +33,7 @@ def run_folder(folder: Path) -> Path:
     for step in steps[9::10]:
         step["digits/zero_shot_acc1"] = 1 - step["loss"]
     steps[3]["loss"] = None
+    steps.insert(20, {"step": 20, "scenes/acc1": 0.4, "scenes/acc1_low": 0.3, "evaluation_seconds": 1.5})
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(step)}\n" for step in steps))
     return folder
 
@@ -78,6 +79,8 @@ def test_a_folder_that_cannot_be_written(records: Path, tmp_path: Path) -> None:
 
 def test_zero_shot_curves(tmp_path: Path) -> None:
     curves = zero_shot_curves(read_training(run_folder(tmp_path / "run")))
-    assert list(curves) == ["digits/zero_shot_acc1"]
+    assert list(curves) == ["digits/zero_shot_acc1", "scenes/acc1"]
+    assert curves["scenes/acc1"] == [(20, 0.4)]
+    assert len(read_training(tmp_path / "run").steps) == 29
     assert [step for step, _ in curves["digits/zero_shot_acc1"]] == [10, 20]
     assert curves["digits/zero_shot_acc1"][0][1] == pytest.approx(0.5)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from typing import Any
 from clip_core.errors import DataError
 
 __all__ = ["LossCurve", "Tick", "TrainingLog", "loss_curve", "nice_ticks", "read_training", "zero_shot_curves"]
+
+
+_SHARES = ("acc1", "mean_average_precision", "image_retrieval_recall@1", "text_retrieval_recall@1", "acc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class TrainingLog:
     """One record per optimiser step, with at least `step` and `loss` (None where it was not a number)."""
     cut: bool
     """Whether the last line was only half written, as a kill leaves it."""
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    """Lines about no step of their own: a `step` and metrics as `data set/metric`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +70,19 @@ def read_training(folder: str | PathLike[str]) -> TrainingLog:
         raise DataError(f"{run / 'config.json'}: not valid JSON ({error}).") from error
     *lines, tail = (run / "metrics.jsonl").read_text(encoding="utf-8").split("\n")
     # Whoever writes a line ends it: text after the last line feed is what a killed run did not finish.
-    steps = [_parse_step(run / "metrics.jsonl", number, line) for number, line in enumerate(lines, 1)]
+    records = [_parse_step(run / "metrics.jsonl", number, line) for number, line in enumerate(lines, 1)]
+    steps = [record for record in records if "loss" in record]
     if not steps:
         raise DataError(f"{run / 'metrics.jsonl'}: holds no step; the run ended before its first one.")
-    return TrainingLog(run.resolve().name, config, steps, bool(tail))
+    evaluations = [record for record in records if "loss" not in record]
+    return TrainingLog(run.resolve().name, config, steps, bool(tail), evaluations)
 
 
 def _parse_step(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-        step, loss = record["step"], record["loss"]
+        is_evaluation = "loss" not in record and any("/" in name for name in record)
+        step, loss = record["step"], None if is_evaluation else record["loss"]
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: line {number} is not a record with step and loss ({error!r}).") from error
     if not isinstance(step, int) or not (loss is None or isinstance(loss, (int, float))):
@@ -83,14 +91,18 @@ def _parse_step(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def zero_shot_curves(log: TrainingLog) -> dict[str, list[tuple[int, float]]]:
-    """Metric -> (step, value) of the evaluations on the way, which steps state under names with "zero_shot" in them."""
+    """Name -> (step, value) of the evaluations on the way.
+
+    Taken are the main shares of data sets (`digits/acc1`) and whatever is called zero-shot.
+    """
     found: dict[str, list[tuple[int, float]]] = {}
-    for entry in log.steps:
+    for entry in [*log.steps, *log.evaluations]:
         for name, value in entry.items():
             is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if is_number and "zeroshot" in name.replace("_", "").replace("-", "").lower():
+            known = "/" in name and name.rpartition("/")[2] in _SHARES
+            if is_number and (known or "zeroshot" in name.replace("_", "").replace("-", "").lower()):
                 found.setdefault(name, []).append((entry["step"], float(value)))
-    return found
+    return {name: sorted(points) for name, points in found.items()}
 
 
 def loss_curve(log: TrainingLog, *, points: int = 160) -> LossCurve:

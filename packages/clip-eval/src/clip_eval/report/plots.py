@@ -14,7 +14,7 @@ from clip_eval.training_log import Tick, nice_ticks
 __all__ = ["HEIGHT", "WIDTH", "Bar", "Dot", "Line", "Plot", "linear", "ticks_between"]
 
 WIDTH, HEIGHT = 400.0, 300.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 14.0, 10.0, 40.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 20.0, 10.0, 40.0
 
 
 @dataclass(frozen=True, slots=True)
