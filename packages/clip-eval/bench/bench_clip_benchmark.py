@@ -6,6 +6,11 @@ evaluates one set of pictures (made here from scikit-learn's two photos) with se
 set, with the same random weights in float32, on the same CPU, one after the other. VENV has CLIP_benchmark 1.6.2,
 open_clip_torch 3.3.0, and what that release works with (numpy 1.26.4, webdataset 0.2.86, scikit-learn 1.4.2,
 pycocoevalcap 1.2, requests). The exit code is 1 where a figure differs or where we take more than a third of the time.
+
+Measured on two cores that other work kept busy, ViT-B-32, 96 pictures, four prompt sets and retrieval, one thread:
+theirs 586.5 s, ours 190.1 s (0.32), all figures equal; classification 396.2 and 148.7 s, retrieval 190.3 and 41.4 s.
+Of ours, in seconds: 75.0 encoding images, 1.2 waiting for pictures, 17.2 encoding texts, 2.0 keeping and finding
+features, 0.2 metrics; the rest is starting twice and reading the weights.
 """
 
 from __future__ import annotations
