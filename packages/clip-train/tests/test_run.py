@@ -40,6 +40,7 @@ def test_a_run_leaves_a_folder_that_says_all_and_a_bundle_that_loads(make_config
     assert "step 10 of 10" in (folder / "out.log").read_text(encoding="utf-8")
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     assert (summary["finished"], summary["steps"], summary["samples"]) == (True, 10, 40)
+    assert summary["config_sha256"] == result.config.sha256
     bundle = clip_core.load(result.bundle)
     torch.manual_seed(0)
     start = clip_core.create_model("tiny")

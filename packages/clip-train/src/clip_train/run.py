@@ -76,6 +76,8 @@ def _create_folder(config: TrainConfig) -> tuple[Path, TrainConfig]:
 
 
 def _train(plan: Plan, config: TrainConfig, folder: RunFolder, progress: bool) -> RunResult:
+    # With the name that was chosen: this is what the folder's config.json states.
+    plan = dataclasses.replace(plan, config=config)
     first = plan.world.is_first
     with contextlib.ExitStack() as stack:
         if first:
@@ -150,6 +152,7 @@ def _summary(running: Running, account: dict[str, Any], *, finished: bool) -> di
         "finished": finished,
         "total_steps": running.plan.total_steps,
         "processes": running.plan.world.size,
+        "config_sha256": running.plan.config.sha256,
         **dataclasses.asdict(state),
         "samples_per_second": speed,
         **account,
