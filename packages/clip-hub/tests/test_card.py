@@ -282,7 +282,7 @@ def test_a_run_with_records_by_epoch_is_published_with_its_curve(hub: Any, run_f
     pytest.importorskip("matplotlib")
     epochs(run_folder)
     told = json.loads((run_folder / "eval" / "digits.json").read_text())
-    told["command"] = "/home/alice/bin/clip-eval run --model '/home/John Doe/b'"
+    told["command"] = "/srv/alice/bin/clip-eval run --model '/srv/John Doe/b'"
     (run_folder / "eval" / "digits.json").write_text(json.dumps(told))
     done = push(run_folder, REPO, token=hub.token)
     names = {file.name for file in done.plan.files}
@@ -302,6 +302,9 @@ def test_every_metric_of_clip_eval_has_words_and_is_known_to_be_a_share() -> Non
         ("jaccard_score_10-12", "Jaccard index, 10 to 12 candidates", True),
         ("acc_wg", "accuracy of the worst group", True),
         ("something_new", "something new", False),
+        ("acc10", "accuracy in the first 10", True),
+        ("lp_acc3", "accuracy of the probe in the first 3", True),
+        ("CIDEr", "CIDEr", False),
     ):
         low, high = (0.0, 1.0) if share else (1.0, 9.0)
         row = Row(

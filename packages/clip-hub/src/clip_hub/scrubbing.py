@@ -1,6 +1,6 @@
 """Text for strangers: the folders of this machine, which tell who worked where, become "...".
 
-"/home/alice/runs/7/{00..31}.tar" is ".../{00..31}.tar"; addresses and relative paths stay. What this room leaves out:
+"/srv/alice/runs/7/{00..31}.tar" is ".../{00..31}.tar"; addresses and relative paths stay. What this room leaves out:
 secrets, which are refused (`screening`).
 """
 

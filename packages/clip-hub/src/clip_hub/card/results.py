@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ _METRICS = {
     "expected_calibration_error": ("expected calibration error", True),
     "lp_acc1": ("accuracy of the probe", True),
     "lp_acc5": ("accuracy of the probe in the first five", True),
+    "lp_mean_average_precision": ("mean average precision of the probe", True),
     "lp_mean_per_class_recall": ("mean recall of the classes of the probe", True),
     "acc": ("both ways right", True),
     "image_acc": ("right image for the caption", True),
@@ -74,6 +76,11 @@ def _described(metric: str, low: float, high: float) -> tuple[str, bool]:
     way, _, what = metric.replace("_retrieval_", "_retrieval ").partition(" ")
     if way in _WAYS and what:
         return f"{_WAYS[way]}, {_RANKS.get(what, what)}", what not in _RANKS
+    first = re.fullmatch(r"(lp_)?acc(\d+)", metric)
+    if first:
+        return f"accuracy {'of the probe ' if first[1] else ''}in the first {first[2]}", True
+    if re.fullmatch(r"CIDEr|SPICE|METEOR|ROUGE_L|Bleu_\d", metric):  # scores of captions; some go beyond 1
+        return metric, False
     if metric.startswith("jaccard_score_"):
         return f"Jaccard index, {metric.removeprefix('jaccard_score_').replace('-', ' to ')} candidates", True
     return metric.replace("_", " "), 0 <= low <= high <= 1
