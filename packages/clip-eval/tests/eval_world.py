@@ -28,6 +28,7 @@ import clip_core
 from clip_core import Bundle
 from clip_core.errors import DataError
 from clip_eval.encoder import Encoder
+from clip_eval.in_training import InTraining
 from clip_eval.processes import Ranks
 from clip_eval.store import FeatureStore
 from clip_eval.tasks import evaluate_retrieval, evaluate_zero_shot
@@ -150,6 +151,18 @@ def other_weights(home: Path, ranks: Ranks) -> Result:
     return _features(Encoder(bundle=bundle, ranks=ranks), open_dataset(home / "data"))
 
 
+def in_training(home: Path, ranks: Ranks) -> Result:
+    """With a group of its own beside the one that is there, as in clip-train; one clock is ahead of the other."""
+    bundle = make_bundle()
+    bundle.model.train()
+    evaluation = InTraining(bundle, [open_dataset(home / "data")], every=3, share=0.5, batch_size=2)
+    evaluation._begin -= 100 * (1 + ranks.rank)
+    found = {str(step): evaluation.run(step) for step in range(1, 10) if evaluation.due(step)}
+    for values in found.values():
+        del values["evaluation_seconds"], values["evaluation_share"]
+    return {"found": found, "training": bundle.model.training}
+
+
 def killed_while_encoding(home: Path, ranks: Ranks) -> Result:
     """In the third shard; the transform's fingerprint takes four calls before."""
     bundle = spoiled(make_bundle(), 4 + SIZES[0] + SIZES[1] + 3, _die)
@@ -181,6 +194,7 @@ CASES: dict[str, tuple[tuple[int, ...], Callable[[Path, Ranks], Result], float]]
     "silent": ((2,), _with_one_that(lambda: time.sleep(3)), 1),
     "other data": ((2,), other_data, 60),
     "other weights": ((2,), other_weights, 60),
+    "in training": ((1, 2), in_training, 60),
     "killed while encoding": ((1,), killed_while_encoding, 60),
     "killed while writing": ((1,), killed_while_writing, 60),
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -110,3 +112,14 @@ def test_arguments_out_of_range(bundle, datasets) -> None:
         InTraining(bundle, [datasets[0], datasets[0]])
     with pytest.raises(ConfigError, match="share=0"):
         InTraining(bundle, datasets, share=0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the processes are forked")
+def test_processes_evaluate_together_and_agree_when(worlds) -> None:
+    results = [
+        json.loads((worlds / f"in training-{size}-{rank}.json").read_text()) for size, rank in ((1, 0), (2, 0), (2, 1))
+    ]
+    assert list(results[0]["found"]) == ["3", "6", "9"]
+    assert "data/acc1" in results[0]["found"]["3"]
+    assert results[0]["training"]
+    assert results[1] == results[2] == results[0]
