@@ -108,7 +108,7 @@ def _save(path: Path, height: float, fill: Callable[[Any], None], panels: int) -
 
 
 def _height(rows: Sequence[Row], models: Sequence[Model]) -> float:
-    return 0.9 + len(rows) * (0.2 + 0.15 * len(models)) + (0.22 * len(models) if len(models) > 1 else 0)
+    return 0.9 + len(rows) * (0.28 + 0.15 * len(models)) + (0.22 * len(models) if len(models) > 1 else 0)
 
 
 def _plain(text: str, most: int = 46) -> str:
@@ -141,7 +141,7 @@ def _dots(axes: Axes, rows: Sequence[Row], models: Sequence[Model]) -> None:
                 )
         if row.chance is not None:
             axes.plot([100 * row.chance] * 2, [place - 0.38, place + 0.38], ":", color=_SOFT, linewidth=1.4)
-    labels = [_plain(f"{row.title}: {row.subtitle}" if row.subtitle else row.title) for row in rows]
+    labels = [f"{_plain(row.title)}\n{_plain(row.subtitle)}" for row in rows]
     axes.set_yticks(range(len(rows)), labels)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 100)
@@ -223,7 +223,9 @@ def _reliability(panels: Any, diagrams: Sequence[tuple[Board, Result, Reliabilit
             )  # fmt: skip
         axes.plot([0, 100], [0, 100], "--", color=_SOFT, linewidth=1)
         x = [100 * entry.confidence for entry in diagram.bins]
-        axes.plot(x, [100 * entry.accuracy for entry in diagram.bins], "o", color=_COLOURS[0], markersize=4)
+        axes.plot(
+            x, [100 * entry.accuracy for entry in diagram.bins], "o", color=_COLOURS[0], markersize=4, clip_on=False
+        )
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 100)
         axes.set_title(
