@@ -64,6 +64,7 @@ def test_what_is_drawn(records: Path, tmp_path: Path) -> None:
 
 def test_only_what_there_are_numbers_for(tmp_path: Path) -> None:
     Writer(tmp_path / "results").multilabel()
+    Writer(tmp_path / "results").captioning()  # its scores are no shares
     drawn = draw_figures(tmp_path / "results", tmp_path / "figures")
     assert [path.name for path in drawn] == [
         "results.png",

@@ -64,7 +64,8 @@ def draw_figures(
             name = "results" if not part else f"results-{part // _ROWS + 1}"
             save(name, _height(rows, models), lambda axes, rows=rows: _dots(axes, rows, models))  # type: ignore[misc]
         for board in tables:
-            save(*_scores(board))
+            if _share_rows(board):
+                save(*_scores(board))
         diagrams = _diagrams(tables)
         if diagrams:
             save("reliability", 3.1, lambda axes: _reliability(axes, diagrams), panels=len(diagrams))
@@ -160,9 +161,13 @@ def _dots(axes: Axes, rows: Sequence[Row], models: Sequence[Model]) -> None:
         )
 
 
+def _share_rows(board: Board) -> list[Row]:
+    return [row for row in score_rows(board) if all(cell is None or cell.is_share for cell in row.own)][:_ROWS]
+
+
 def _scores(board: Board) -> tuple[str, float, Callable[[Any], None]]:
     """All shares of one data set as bars."""
-    rows = [row for row in score_rows(board) if all(cell is None or cell.is_share for cell in row.own)][:_ROWS]
+    rows = _share_rows(board)
     models = [result.model for result in board.results]
 
     def fill(axes: Axes) -> None:
