@@ -6,7 +6,8 @@ Both sides take turns in one process, three times, and the fastest turn of each 
 by itself, without another one beside it. open_clip's loop decodes, transforms and encodes batches of the same size.
 
 Measured on a busy machine, ViT-B-32, 24 pictures of 500 x 375, one thread for the model: decoding 132 and 131 a second
-(theirs, ours), images 4.1 and 6.2 (one thread of ours decodes beside the model), texts of 12 words 13.7 and 155.
+(theirs, ours), images 4.1 and 6.2 (one thread of ours decodes beside the model), captions of ten words 13.7 and 155
+(each five begin alike).
 """
 
 from __future__ import annotations
