@@ -29,7 +29,7 @@ from clip_train.plan import Plan
 from clip_train.precision import autocast
 from clip_train.schedule import learning_rate
 
-__all__ = ["Fit", "Running", "Service", "fit", "start"]
+__all__ = ["Fit", "Running", "Service", "Stateful", "fit", "start"]
 
 _log = logging.getLogger(__name__)
 
@@ -69,8 +69,20 @@ class Running:
     """What a service of this process wants all of them to do, by name; after the next step it is in `agreed`."""
     agreed: set[str] = dataclasses.field(default_factory=set)
     """What at least one process voted for in the step that was recorded last; the same set on every process."""
+    parts: dict[str, Stateful] = dataclasses.field(default_factory=dict)
+    """What a checkpoint keeps beside model, optimizer, guard, account and state, by name: a loss scaler, an average."""
+    settle: Callable[[], None] = lambda: None
+    """Records every step that was taken, waiting for the device; the same on every process, or on none."""
     stop: bool = False
     """Set by a service, on every process after the same step: the loop ends."""
+
+
+class Stateful(Protocol):
+    """What a checkpoint can keep: dicts, lists, numbers, strings and tensors, nested as they like."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> object: ...
 
 
 class Service(Protocol):
@@ -123,6 +135,7 @@ def fit(running: Running, services: Sequence[Service] = ()) -> None:
     numbers = range(steps.start * accumulated, steps.stop * accumulated)
     batches = iterate_batches(plan.decoder, plan.share, numbers, workers=config.data.workers, device=plan.device)
     ledger = _Ledger(running, lag=1 if plan.device.type == "cuda" else 0)
+    running.settle = ledger.settle
     before = time.perf_counter()
     micro: list[Batch] = []
     for step in steps:
@@ -138,6 +151,7 @@ def fit(running: Running, services: Sequence[Service] = ()) -> None:
         state.seconds += now - before
         ledger.add(_Entry(step, names, values, now - before, ready - before, now))
         before = now
+        running.agreed = ledger.take_agreed()
         for service in services:
             service.after_step(running, admitted)
         if running.stop:
@@ -172,6 +186,7 @@ def _step(running: Running, step: int, micro: Sequence[Batch]) -> tuple[Tensor, 
         [
             float(sum(len(batch.skipped) for batch in micro)),
             float(sum(len(batch.truncated) for batch in micro)),
+            *_bytes_of(sum(batch.digest for batch in micro)),
             *(float(vote) for vote in running.votes.values()),
         ]
     ).to(plan.device, non_blocking=True)
@@ -205,6 +220,7 @@ class _Ledger:
         self._running = running
         self._lag = lag
         self._waiting: deque[_Entry] = deque()
+        self._agreed: set[str] = set()
 
     def add(self, entry: _Entry) -> None:
         """Take over a step, and record what is `lag` steps old."""
@@ -217,12 +233,18 @@ class _Ledger:
         while self._waiting:
             self._record(self._waiting.popleft())
 
+    def take_agreed(self) -> set[str]:
+        """What was voted for in the steps that were recorded since the last call."""
+        taken, self._agreed = self._agreed, set()
+        return taken
+
     def _record(self, entry: _Entry) -> None:
         running = self._running
         plan, state, guard = running.plan, running.state, running.guard
         admitted, loss, norm, scale, *rest = entry.values.tolist()
-        parts, (skipped, truncated, *votes) = rest[: len(entry.losses)], rest[len(entry.losses) :]
-        running.agreed = {name for name, count in zip(running.votes, votes, strict=True) if count}
+        parts, (skipped, truncated, *rest) = rest[: len(entry.losses)], rest[len(entry.losses) :]
+        digest, votes = rest[:8], rest[8:]
+        self._agreed |= {name for name, count in zip(running.votes, votes, strict=True) if count}
         number, updated = entry.step + 1, bool(admitted)
         guard.note(number, loss, norm, updated=updated)
         if updated:
@@ -249,12 +271,24 @@ class _Ledger:
                 "step_seconds": entry.seconds,
                 "skipped_samples": int(skipped),
                 "truncated_captions": int(truncated),
+                "samples": _digest_of(digest),
             }
         )
         running.show(plan.global_batch, loss)
         if number % plan.config.logging.log_every_n_steps == 0 or number in (1, plan.total_steps):
             _log_step(plan, state, number, loss, rate, scale)
         guard.check(number)
+
+
+def _bytes_of(digest: int) -> list[float]:
+    """The low 64 bits, a byte each: sums of so small numbers are exact in float32, for any number of processes."""
+    return [float(digest >> place & 255) for place in range(0, 64, 8)]
+
+
+def _digest_of(sums: Sequence[float]) -> str:
+    """What all processes' `_bytes_of` add up to, in hexadecimal."""
+    total = sum(int(value) << place for place, value in zip(range(0, 64, 8), sums, strict=True))
+    return f"{total & (1 << 64) - 1:016x}"
 
 
 def _parts(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:

@@ -19,9 +19,9 @@ from clip_core.preprocess import Transform
 from clip_core.tokenizer import Tokenizer
 from clip_train.data.order import Order
 from clip_train.data.source import Source
-from clip_train.keyed import AUGMENT, mix
+from clip_train.keyed import AUGMENT, SAMPLE, mix
 
-__all__ = ["Batch", "Decoder", "Skipped"]
+__all__ = ["Batch", "Decoder", "Skipped", "sample_digest"]
 
 # A data set in which so many samples in a row are bad is not one to train on.
 _MOST_SUBSTITUTES = 1000
@@ -48,6 +48,13 @@ class Batch(NamedTuple):
     """The samples that had a slot in this batch and could not be used."""
     truncated: list[int]
     """The samples whose caption was longer than the context."""
+    digest: int = 0
+    """Below 2**64, of which samples are in the batch, whatever their order: the sum of `sample_digest`."""
+
+
+def sample_digest(sample: int) -> int:
+    """A number below 2**64 for a sample; sums of them tell sets of samples apart."""
+    return mix(SAMPLE, sample)
 
 
 class Decoder:
@@ -83,7 +90,14 @@ class Decoder:
             captions.append(sample[1])
             indices.append(index)
         tokens, lengths, truncated = self._tokenize(captions)
-        return Batch(torch.stack(images), tokens, lengths, skipped, [indices[row] for row in truncated])
+        return Batch(
+            torch.stack(images),
+            tokens,
+            lengths,
+            skipped,
+            [indices[row] for row in truncated],
+            sum(map(sample_digest, indices)) & (1 << 64) - 1,
+        )
 
     def _substitute(self, epoch: int, position: int, reason: str) -> tuple[int, tuple[Tensor, str]]:
         # A bad substitute is not counted here: it has a slot of its own in this pass and is counted there.
