@@ -111,7 +111,7 @@ def precision_of(encoder: Encoder) -> dict[str, Any]:
         "model": str(encoder.bundle.model.dtype).removeprefix("torch."),
         "towers": encoder.precision,
         "features": "float32" if encoder.store is None else encoder.store.dtype,
-        "scores": "float32, summed in float64",
+        "scores": "exact in float64, features on a grid of 2**-26",
     }
 
 

@@ -20,7 +20,7 @@ from clip_eval.encoder import Encoder
 from clip_eval.evaluation import Options, Task, default_task, evaluate, fits, precision_of, settings_of
 from clip_eval.places import fetch_dataset
 from clip_eval.prompts import prompts_for
-from clip_eval.records import Record, SavedRecord, find_record, model_facts, record_name
+from clip_eval.records import Record, SavedRecord, find_record, model_facts, record_name, shards_sha256
 from clip_eval.selection import Selected
 from clip_eval.wds import WdsDataset, check_size, open_dataset
 
@@ -176,7 +176,9 @@ def _find(
         precision=precision_of(encoder),
         settings=settings_of(task, dataset, options),
     )
-    return find_record(folder, name)
+    found = find_record(folder, name)
+    # The name does not know the data: a set may have been built again since.
+    return found if found is not None and found.data["dataset"]["shards_sha256"] == shards_sha256(dataset) else None
 
 
 def _evaluate(

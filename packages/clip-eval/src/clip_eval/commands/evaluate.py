@@ -261,6 +261,7 @@ def _evaluate_model(
                 _log.info("features are computed in float32; CLIP_benchmark's autocast is bfloat16 on a CPU")
         wanted = Wanted(
             tasks=() if task is None else (task,),
+            # Its default is "en" for every set; that of a data set's own words or captions is what it means.
             languages=(None if language == "en" else language,),
             options=_options(arguments, selected, shares[place]),
             split=arguments.split,

@@ -22,9 +22,9 @@ from clip_core.errors import DataError
 from clip_core.tokenizer.missing import MissingTokenizer
 from clip_core.zero_shot import fill_template
 from clip_eval.features import ImageFeatures
-from clip_eval.wds import WdsDataset
+from clip_eval.wds import WdsDataset, shard_sha256
 
-__all__ = ["dataset_facts", "json_sha256", "model_facts", "prompt_facts", "run_facts"]
+__all__ = ["dataset_facts", "json_sha256", "model_facts", "prompt_facts", "run_facts", "shards_sha256"]
 
 _PACKAGES = ("clip-core", "clip-hub", "clip-eval", "torch", "torchvision", "numpy", "pillow")
 _PROBES = (
@@ -76,10 +76,6 @@ def dataset_facts(dataset: WdsDataset, images: ImageFeatures) -> dict[str, Any]:
     Raises:
         DataError: its `about.json` is damaged.
     """
-    shards = hashlib.sha256()
-    for shard in dict.fromkeys(sample.shard for sample in dataset.samples):
-        with open(shard, "rb") as file:
-            shards.update(hashlib.file_digest(file, "sha256").digest())
     return {
         "name": dataset.name,
         "kind": dataset.kind,
@@ -92,9 +88,17 @@ def dataset_facts(dataset: WdsDataset, images: ImageFeatures) -> dict[str, Any]:
             "sha256": json_sha256([entry.index for entry in images.excluded]),
             "first": [{"name": entry.name, "reason": entry.reason} for entry in images.excluded[:20]],
         },
-        "shards_sha256": shards.hexdigest(),
+        "shards_sha256": shards_sha256(dataset),
         "about": _read_about(dataset.folder / "about.json"),
     }
+
+
+def shards_sha256(dataset: WdsDataset) -> str:
+    """One hash of all shards that samples of `dataset` lie in; a process reads each of them once for it."""
+    digest = hashlib.sha256()
+    for shard in dict.fromkeys(sample.shard for sample in dataset.samples):
+        digest.update(bytes.fromhex(shard_sha256(shard)))
+    return digest.hexdigest()
 
 
 def _read_about(path: Path) -> dict[str, Any] | None:
@@ -127,7 +131,7 @@ def run_facts(
         "precision": {
             "model": str(bundle.model.dtype).removeprefix("torch."),
             "features": "float32",
-            "scores": "float32, summed in float64",
+            "scores": "exact in float64, features on a grid of 2**-26",
         },
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
