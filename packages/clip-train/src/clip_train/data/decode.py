@@ -19,6 +19,7 @@ from clip_core.preprocess import Transform
 from clip_core.tokenizer import Tokenizer
 from clip_train.data.order import Order
 from clip_train.data.source import Source
+from clip_train.data.spent import Spent, Watch
 from clip_train.keyed import AUGMENT, SAMPLE, mix
 
 __all__ = ["Batch", "Decoder", "Skipped", "sample_digest"]
@@ -50,6 +51,8 @@ class Batch(NamedTuple):
     """The samples whose caption was longer than the context."""
     digest: int = 0
     """Below 2**64, of which samples are in the batch, whatever their order: the sum of `sample_digest`."""
+    spent: Spent = Spent()
+    """What making it took."""
 
 
 def sample_digest(sample: int) -> int:
@@ -80,46 +83,55 @@ class Decoder:
         captions: list[str] = []
         indices: list[int] = []
         skipped: list[Skipped] = []
+        watch = Watch()
         for epoch, position in slots:
             index = self.order.sample(epoch, position)
-            sample = self._decode(epoch, index)
+            sample = self._decode(epoch, index, watch)
             if isinstance(sample, str):
                 skipped.append(Skipped(index, sample))
-                index, sample = self._substitute(epoch, position, sample)
+                index, sample = self._substitute(epoch, position, sample, watch)
             images.append(sample[0])
             captions.append(sample[1])
             indices.append(index)
+        stacked = torch.stack(images)
+        watch.mark("augment")
         tokens, lengths, truncated = self._tokenize(captions)
+        watch.mark("tokenise")
         return Batch(
-            torch.stack(images),
+            stacked,
             tokens,
             lengths,
             skipped,
             [indices[row] for row in truncated],
             sum(map(sample_digest, indices)) & (1 << 64) - 1,
+            watch.spent(),
         )
 
-    def _substitute(self, epoch: int, position: int, reason: str) -> tuple[int, tuple[Tensor, str]]:
+    def _substitute(self, epoch: int, position: int, reason: str, watch: Watch) -> tuple[int, tuple[Tensor, str]]:
         # A bad substitute is not counted here: it has a slot of its own in this pass and is counted there.
         attempts = min(self.order.count, _MOST_SUBSTITUTES)
         for attempt in range(attempts):
             index = self.order.substitute(epoch, position, attempt)
-            sample = self._decode(epoch, index)
+            sample = self._decode(epoch, index, watch)
             if not isinstance(sample, str):
                 return index, sample
         label = self.source.label(self.order.sample(epoch, position))
         raise DataError(f"{label}: {reason} None of {attempts} other samples tried in its place can be used either.")
 
-    def _decode(self, epoch: int, index: int) -> tuple[Tensor, str] | str:
+    def _decode(self, epoch: int, index: int, watch: Watch) -> tuple[Tensor, str] | str:
         """Image and caption of a sample, or why it cannot be used."""
         try:
             data, text = self.source.read(index)
+            watch.mark("read")
             caption = text.decode("utf-8").strip()
             if not caption:
                 return "the caption is empty."
             image = open_image(data, name=self.source.label(index))
+            watch.mark("decode")
             seed_augmentation(mix(AUGMENT, self.order.seed, epoch, index) >> 1)
-            return self.transform(image), caption
+            transformed = self.transform(image)
+            watch.mark("augment")
+            return transformed, caption
         except UnicodeDecodeError as error:
             return f"the caption is not UTF-8 ({error.reason} at byte {error.start})."
         except ImageError as error:
