@@ -30,6 +30,7 @@ def test_a_batch_says_which_stage_was_slow(shards: str, monkeypatch: pytest.Monk
     source = ShardSource(shards)
     tokenizer = clip_core.get_tokenizer("tiny")
     made = Decoder(source, Order(0, len(source)), lambda image: torch.zeros(3, 2, 2), tokenizer)
+    made.batch([(0, 0)])  # what is loaded at the first use takes longest
 
     def delayed(work: Any) -> Any:
         def call(*args: Any, **named: Any) -> Any:

@@ -32,6 +32,7 @@ def backward(
     context: Callable[[], AbstractContextManager[object]],
     seed: Callable[[int], None],
     scale_loss: Callable[[Tensor], Tensor] = lambda loss: loss,
+    mark: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Tensor]:
     """Add the gradient of the summed losses to the parameters of `model`; gives each loss by name, detached scalars.
 
@@ -44,29 +45,36 @@ def backward(
         seed: is called with the number of a micro-batch before each forward pass of it, and makes what the model draws
             (dropout, masks) a function of that number: both passes of a micro-batch have to draw the same.
         scale_loss: what a loss scaler does to the sum before its gradient is taken.
+        mark: is called with "forward", "loss" or "backward" where such a stage ends, see `measuring.clock`.
     """
     if len(batches) == 1:
         (batch,) = batches
         seed(0)
         with context():
             output = _forward(model, batch)
+            mark("forward")
             losses = {
                 **objective.joint(Features.of(output), objective.cached(batch)),
                 **objective.own(output, batch),
             }
+            mark("loss")
             _go_backward(scale_loss(_total(losses)))
+            mark("backward")
         return {name: loss.detach() for name, loss in losses.items()}
     features, extra = _features(model, objective, batches, context, seed)
+    mark("forward")
     leaves = Features(*(None if part is None else part.requires_grad_() for part in features))  # type: ignore[arg-type]
     with context():
         joint = objective.joint(leaves, extra)
         _go_backward(scale_loss(_total(joint)))
+        mark("loss")
     losses = {name: loss.detach() for name, loss in joint.items()}
     for number, batch in enumerate(batches):
         last = number == len(batches) - 1
         seed(number)
         with _unsynchronised(model, not last), context():
             output = _forward(model, batch)
+            mark("forward")
             rows = slice(number * len(batch.tokens), (number + 1) * len(batch.tokens))
             tensors, gradients = _handed_in(Features.of(output), leaves, rows, last=last)
             single = objective.own(output, batch)
@@ -75,6 +83,7 @@ def backward(
                 tensors.append(loss)
                 gradients.append(torch.ones_like(loss))
             torch.autograd.backward(tensors, gradients)
+            mark("backward")
         for name, loss in single.items():
             losses[name] = losses.get(name, torch.zeros_like(loss)) + loss.detach() / len(batches)
     return losses

@@ -6,6 +6,7 @@ What happens between two steps (saving, evaluating, stopping) belongs to service
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import time
 from collections import deque
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 from clip_core import Clip
 from clip_train.data.decode import Batch
 from clip_train.data.loader import iterate_batches
+from clip_train.data.spent import Spent
 from clip_train.gradients import backward
 from clip_train.guard import Guard, TrainingDiverged
 from clip_train.keyed import MODEL, mix
+from clip_train.measuring.clock import Laps, StepClock
 from clip_train.metrics import SampleAccount
 from clip_train.objective import Objective, build_objective
 from clip_train.optim import build_optimizer, clamp_logit_scale, set_learning_rate, take_step
@@ -136,32 +139,40 @@ def fit(running: Running, services: Sequence[Service] = ()) -> None:
     batches = iterate_batches(plan.decoder, plan.share, numbers, workers=config.data.workers, device=plan.device)
     ledger = _Ledger(running, lag=1 if plan.device.type == "cuda" else 0)
     running.settle = ledger.settle
+    clock = StepClock(plan.device)
+    beside = 0.0
     before = time.perf_counter()
     micro: list[Batch] = []
     for step in steps:
         micro = [next(batches) for _ in range(accumulated)]
         for batch in micro:
             running.account.add(batch)
+        spent = functools.reduce(Spent.plus, (batch.spent for batch in micro))
         ready = time.perf_counter()
+        clock.start()
         micro = [_to_device(batch, plan.device) for batch in micro]
-        admitted, names, values = _step(running, step, micro)
+        clock.mark("transfer")
+        admitted, names, values = _step(running, step, micro, clock.mark)
         now = time.perf_counter()
         state.steps = step + 1
         state.samples_seen = state.steps * plan.global_batch
-        state.seconds += now - before
-        ledger.add(_Entry(step, names, values, now - before, ready - before, now))
-        before = now
+        state.seconds += beside + now - before
+        ledger.add(_Entry(step, names, values, now - before, ready - before, beside, spent, clock.take()))
         running.agreed = ledger.take_agreed()
         for service in services:
             service.after_step(running, admitted)
         if running.stop:
             break
+        before = time.perf_counter()
+        beside = before - now
     ledger.settle()
     if micro:
         _check_model(plan.bundle.model, micro[-1])
 
 
-def _step(running: Running, step: int, micro: Sequence[Batch]) -> tuple[Tensor, list[str], Tensor]:
+def _step(
+    running: Running, step: int, micro: Sequence[Batch], mark: Callable[[str], None]
+) -> tuple[Tensor, list[str], Tensor]:
     """One update; whether it was applied, the names of the losses, and the numbers of its record, on the device."""
     plan, optimizer = running.plan, running.optimizer
     config, model = plan.config, plan.bundle.model
@@ -178,6 +189,7 @@ def _step(running: Running, step: int, micro: Sequence[Batch]) -> tuple[Tensor, 
         micro,
         context=lambda: autocast(config.run.precision, plan.device),
         seed=seed,
+        mark=mark,
     )
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])  # type: ignore[misc]
@@ -191,7 +203,9 @@ def _step(running: Running, step: int, micro: Sequence[Batch]) -> tuple[Tensor, 
         ]
     ).to(plan.device, non_blocking=True)
     own = torch.stack([loss.float() for loss in losses.values()])
+    mark("optimiser")
     shared = plan.world.sum(torch.cat([own / plan.world.size, shared]))
+    mark("communication")
     loss = shared[: len(losses)].sum()
     admitted = running.guard.admits(loss, norm)
     if config.optim.grad_clip_norm is not None:
@@ -199,6 +213,7 @@ def _step(running: Running, step: int, micro: Sequence[Batch]) -> tuple[Tensor, 
     scale = model.logit_scale.detach().float().exp()
     take_step(optimizer, admitted)
     clamp_logit_scale(model.logit_scale)
+    mark("optimiser")
     running.votes = dict.fromkeys(running.votes, False)
     return admitted, list(losses), torch.cat([torch.stack([admitted.float(), loss, norm.float(), scale]), shared])
 
@@ -210,7 +225,10 @@ class _Entry:
     values: Tensor
     seconds: float
     waited: float
-    at: float
+    beside: float
+    """Of services, since the step before."""
+    spent: Spent
+    laps: Laps
 
 
 class _Ledger:
@@ -269,6 +287,7 @@ class _Ledger:
                 "grad_norm": norm,
                 "data_seconds": entry.waited,
                 "step_seconds": entry.seconds,
+                **_split(entry),
                 "skipped_samples": int(skipped),
                 "truncated_captions": int(truncated),
                 "samples": _digest_of(digest),
@@ -278,6 +297,18 @@ class _Ledger:
         if number % plan.config.logging.log_every_n_steps == 0 or number in (1, plan.total_steps):
             _log_step(plan, state, number, loss, rate, scale)
         guard.check(number)
+
+
+def _split(entry: _Entry) -> dict[str, float]:
+    """Where the seconds of the step went; those of workers went beside it."""
+    idle = entry.laps.idle()
+    return {
+        # A program that is ahead of its device may wait for data without keeping the device waiting.
+        "wait_seconds": entry.waited if idle is None else min(entry.waited, idle),
+        **{f"{stage}_seconds": value for stage, value in entry.laps.seconds().items()},
+        "beside_seconds": entry.beside,
+        **{f"{stage}_seconds": value for stage, value in entry.spent._asdict().items()},
+    }
 
 
 def _bytes_of(digest: int) -> list[float]:
