@@ -128,16 +128,29 @@ class HfTextTower(TextTower):
         has behind its layers too (a last norm, BERT's pooling layer). Without `freeze_layer_norm` norms stay
         trainable, whatever the encoder calls them.
         """
-        embeddings = getattr(self.transformer, _EMBEDDINGS.get(self.config.model_type, "embeddings"))
-        groups: list[Group] = [[module] for module in (embeddings, *self._layers())]
         self.transformer.requires_grad_(unlocked_layers != 0)
         if unlocked_layers:
-            unlock_last(groups, unlocked_layers, "unlocked_layers")
+            unlock_last(self._encoder_groups(), unlocked_layers, "unlocked_layers")
         if not freeze_layer_norm:
             for name, parameter in self.transformer.named_parameters():
                 # LayerNorm, layer_norm, final_layer_norm, attn_norm ...
                 if any(part.lower().endswith("norm") for part in name.split(".")):
                     parameter.requires_grad_(True)
+
+    def text_layer_groups(self, *, pooling_apart: bool = False) -> list[Group]:
+        """The embeddings, each layer, and the projection with the encoder's own pooling layer where it has one.
+
+        `pooling_apart` makes that layer a group of its own. `lock_text` counts the encoder's groups alone.
+        """
+        pooling = getattr(self.transformer, "pooler", None)
+        pooled: list[nn.Module] = [pooling] if isinstance(pooling, nn.Module) else []
+        head: list[nn.Module] = [] if isinstance(self.proj, nn.Identity) else [self.proj]
+        last = [pooled, head] if pooling_apart else [[*pooled, *head]]
+        return [*self._encoder_groups(), *(group for group in last if group)]
+
+    def _encoder_groups(self) -> list[Group]:
+        embeddings = getattr(self.transformer, _EMBEDDINGS.get(self.config.model_type, "embeddings"))
+        return [[module] for module in (embeddings, *self._layers())]
 
     def set_text_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass, in training mode only, as transformers does."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from clip_core.errors import ConfigError
+from clip_core.towers.locking import Group
 
 __all__ = ["ImageTower", "TextTower"]
 
@@ -69,6 +70,10 @@ class ImageTower(nn.Module):
         """
         raise NotImplementedError
 
+    def layer_groups(self) -> list[Group]:
+        """Layers from the input to the projection, as OpenCLIP counts them; what is in none belongs to the last."""
+        raise NotImplementedError
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping what is inside it."""
         raise NotImplementedError
@@ -115,6 +120,10 @@ class TextTower(nn.Module):
 
     def lock_text(self, unlocked_layers: int = 0, freeze_layer_norm: bool = True) -> None:
         """Freeze all but the last `unlocked_layers` layers; without `freeze_layer_norm` the norms stay trainable."""
+        raise NotImplementedError
+
+    def text_layer_groups(self, *, pooling_apart: bool = False) -> list[Group]:
+        """As `ImageTower.layer_groups`; `pooling_apart` moves trained pooling from the last group to the one before."""
         raise NotImplementedError
 
     def set_text_grad_checkpointing(self, enable: bool = True) -> None:

@@ -125,14 +125,19 @@ class ModernTextTower(TextTower):
 
         The groups: embeddings, each block but the last, the last block with the last norm, pooling and projection.
         """
-        *blocks, last = self.blocks
-        groups: list[Group] = [[self.token_embedding], *([block] for block in blocks)]
-        groups += [[last, self.ln_final], [self.pool, self.text_projection]]
-        unlock_last(groups, unlocked_layers, "unlocked_layers")
+        unlock_last(self.text_layer_groups(), unlocked_layers, "unlocked_layers")
         if not freeze_layer_norm:
             for module in self.modules():
                 if isinstance(module, nn.RMSNorm):
                     module.requires_grad_(True)
+
+    def text_layer_groups(self, *, pooling_apart: bool = False) -> list[Group]:
+        """The groups of `lock_text`."""
+        *blocks, last = self.blocks
+        groups: list[Group] = [[self.token_embedding], *([block] for block in blocks)]
+        if pooling_apart:
+            return [*groups, [last, self.ln_final, self.pool], [self.text_projection]]
+        return [*groups, [last, self.ln_final], [self.pool, self.text_projection]]
 
     def set_text_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping what is inside it."""

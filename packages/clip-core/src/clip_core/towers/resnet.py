@@ -22,7 +22,7 @@ from clip_core.config import ResNetConfig, size_pair
 from clip_core.layers.block import pick_layers
 from clip_core.layers.positions import resize_grid, square_grid, warn_of_grid
 from clip_core.towers.batch_norm import BatchNormTower
-from clip_core.towers.locking import unlock_last
+from clip_core.towers.locking import Group, unlock_last
 
 __all__ = ["AttentionPool2d", "Bottleneck", "ModifiedResNet"]
 
@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 
 _EXPANSION = 4
 _POSITIONS = "attnpool.positional_embedding"
+
+# Layers from the input on, by the names of their modules.
+_STEM = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3")
+_GROUPS = (_STEM, ("layer1",), ("layer2",), ("layer3",), ("layer4",), ("attnpool",))
 
 
 class Bottleneck(nn.Module):
@@ -188,14 +192,14 @@ class ModifiedResNet(BatchNormTower):
 
         OpenCLIP locks this tower as a whole only.
         """
-        stem = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3")
-        groups = [stem, ("layer1",), ("layer2",), ("layer3",), ("layer4",), ("attnpool",)]
-        unlock_last(
-            [[self.get_submodule(name) for name in group] for group in groups], unlocked_groups, "unlocked_groups"
-        )
+        unlock_last(self.layer_groups(), unlocked_groups, "unlocked_groups")
         if freeze_bn_stats:
-            for name in itertools.chain(*groups[: max(0, len(groups) - unlocked_groups)]):
+            for name in itertools.chain(*_GROUPS[: max(0, len(_GROUPS) - unlocked_groups)]):
                 self.freeze_batch_norms(name)
+
+    def layer_groups(self) -> list[Group]:
+        """The groups of `lock`."""
+        return [[self.get_submodule(name) for name in group] for group in _GROUPS]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each bottleneck in the backward pass; batch statistics are counted once."""

@@ -139,18 +139,20 @@ class TextTransformer(TextTower):
 
         The groups: embeddings, each block but the last, the last block with the last norm, the projection if any.
         """
+        unlock_last(self.text_layer_groups(), unlocked_layers, "unlocked_layers")
+        if not freeze_layer_norm:
+            for module in (*self.transformer.modules(), self.ln_final):
+                if isinstance(module, nn.LayerNorm):
+                    module.requires_grad_(True)
+
+    def text_layer_groups(self, *, pooling_apart: bool = False) -> list[Group]:
+        """The groups of `lock_text`; no pooling of this tower is trained."""
         class_token = [] if self.cls_emb is None else [self.cls_emb]
         *blocks, last = self.transformer.resblocks
         groups: list[Group] = [[self.token_embedding, self.positional_embedding, *class_token]]
         groups += [[block] for block in blocks]
         groups.append([last, self.ln_final])
-        if self.text_projection is not None:
-            groups.append([self.text_projection])
-        unlock_last(groups, unlocked_layers, "unlocked_layers")
-        if not freeze_layer_norm:
-            for module in (*self.transformer.modules(), self.ln_final):
-                if isinstance(module, nn.LayerNorm):
-                    module.requires_grad_(True)
+        return groups if self.text_projection is None else [*groups, [self.text_projection]]
 
     def set_text_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping what is inside it."""

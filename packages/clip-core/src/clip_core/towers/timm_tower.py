@@ -21,6 +21,7 @@ from clip_core.errors import ConfigError, nearest
 from clip_core.layers.block import pick_layers
 from clip_core.layers.positions import square_grid, warn_of_grid
 from clip_core.towers.batch_norm import BatchNormTower
+from clip_core.towers.locking import Group
 
 __all__ = ["Mlp", "TimmTower", "build_trunk"]
 
@@ -153,6 +154,14 @@ class TimmTower(BatchNormTower):
         if freeze_bn_stats:
             modules: dict[str, int] = group_modules(self.trunk, matcher, reverse=True)
             self.freeze_batch_norms("trunk", {name for name, index in modules.items() if index <= last})
+
+    def layer_groups(self) -> list[Group]:
+        """The groups that timm has for this model, and a head of ours where it has parameters."""
+        from timm.models import group_parameters
+
+        found: dict[int, list[str]] = group_parameters(self.trunk, self.trunk.group_matcher())
+        groups: list[Group] = [[self.trunk.get_parameter(name) for name in found[index]] for index in sorted(found)]
+        return [*groups, [self.head]] if any(True for _ in self.head.parameters()) else groups
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """See `ImageTower.set_grad_checkpointing`; which parts are recomputed is timm's choice."""

@@ -128,13 +128,16 @@ class VisionTransformer(ImageTower):
         projection. An attention pool is in none of them and stays frozen, as with OpenCLIP; a fixed table of positions
         stays fixed.
         """
+        unlock_last(self.layer_groups(), unlocked_groups, "unlocked_groups", outside=self.parameters())
+        if self.config.positions == "sin_cos":
+            self.positional_embedding.requires_grad_(False)
+
+    def layer_groups(self) -> list[Group]:
+        """The groups of `lock`."""
         *blocks, last = self.transformer.resblocks
         groups: list[Group] = [[self.conv1, self.class_embedding, self.positional_embedding, self.ln_pre]]
         groups += [[block] for block in blocks]
-        groups += [[last, self.ln_post], [self.proj] if self.pooler is None else [self.pooler, self.proj]]
-        unlock_last(groups, unlocked_groups, "unlocked_groups", outside=self.parameters())
-        if self.config.positions == "sin_cos":
-            self.positional_embedding.requires_grad_(False)
+        return [*groups, [last, self.ln_post], [self.proj] if self.pooler is None else [self.pooler, self.proj]]
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block in the backward pass instead of keeping what is inside it."""

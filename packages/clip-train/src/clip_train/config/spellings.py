@@ -24,7 +24,6 @@ REFUSED_VALUES: dict[tuple[str, str], str] = {
     ("precision", "pure_bf16"): "not built yet; use amp_bf16",
     ("precision", "pure_fp16"): "not built yet; use amp_bf16",
     ("dataset_type", "synthetic"): "not built yet; use webdataset or csv",
-    ("lr_scheduler", "const-cooldown"): "not built yet; use cosine or const",
     ("image_interpolation", "random"): "not built yet; use bicubic or bilinear",
 }
 """Values of open_clip that no field takes -> what to do. A value that its field takes is not looked up here."""

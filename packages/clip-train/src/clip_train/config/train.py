@@ -52,11 +52,11 @@ class TrainConfig(Schema):
         for name in fields:
             if name not in owners:
                 raise ConfigError(f"Unknown field {name!r}.{_hint(name, list(owners))}")
-        for name, what in (("train_data", "which data to train on"), ("model", "which architecture to train")):
+        for name, what in (("train_data", "which data to train on; clip-eval evaluates without any"), ("model", "which architecture to train")):
             if name not in fields:
                 raise ConfigError(f"{name} is missing: say {what}.")
         body: dict[str, dict[str, Any]] = {group: {} for group in groups()}
-        body["optim"].update(adam_defaults(fields["model"]))
+        body["optim"].update(adam_defaults(fields["model"], fields.get("opt", "adamw")))
         for name, value in fields.items():
             is_aug = name == "aug_cfg" and isinstance(value, Mapping)
             body[owners[name]][name] = AugmentConfig.from_json(value) if is_aug else value
@@ -83,12 +83,16 @@ def groups() -> dict[str, type[Any]]:
     return {field.name: hints[field.name] for field in dataclasses.fields(TrainConfig)}
 
 
-def adam_defaults(model: str) -> dict[str, float]:
+def adam_defaults(model: str, opt: str = "adamw") -> dict[str, float | None]:
     """open_clip's rule: a name with "vit" in it trains with the ViT values of Radford et al. (2021), others do not.
+
+    An optimiser of timm keeps its own.
 
     The rule goes by the name, so that a command line gives the same run here and there (EVA02-B-16 holds no "vit").
     `tiny` is our own name and a ViT.
     """
+    if str(opt).startswith("timm/"):
+        return {"beta1": None, "beta2": None, "eps": None}
     is_vit = "vit" in str(model).lower() or model == "tiny"
     return {"beta2": 0.98, "eps": 1e-6} if is_vit else {"beta2": 0.999, "eps": 1e-8}
 
