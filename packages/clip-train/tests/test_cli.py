@@ -73,7 +73,7 @@ def test_show_prints_the_resolved_configuration_and_writes_nothing(
         (["--train-data", "gone.tar"], "gone.tar: no such file"),
         (["--train-data", "gone/*.tar"], "no file matches"),
         (["--train-data", __file__, "--dataset-type", "webdataset"], "test_cli.py: not a readable tar"),
-        (["--resume", "latest"], "--resume: clip-train does not have it yet"),
+        (["--horovod"], "--horovod: torch's own engine"),
         (["--device", "cuda:77"], "CUDA devices here"),
         (["--logs", "None"], "logs"),
     ],

@@ -29,6 +29,10 @@ def _complete(word: str, known: Sequence[str]) -> str:
     # argparse takes words with a space for values.
     if start in known or start == "--" or " " in start:
         return word
+    # open_clip's README itself spells one so.
+    start = start.replace("_", "-")
+    if start in known:
+        return f"{start}{equals}{value}"
     for names in ([f"--{name}" for name in (*VERSION_3, "help")], [f"--{name}" for name in (*MAIN, "help")], known):
         found = [name for name in names if name.startswith(start)]
         if len(found) == 1:

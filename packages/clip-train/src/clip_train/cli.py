@@ -1,4 +1,7 @@
-"""The command `clip-train`: trains, or with `show` prints the resolved configuration. Results go to stdout."""
+"""The command `clip-train`: trains; `show` prints the resolved configuration, `recipes` the published procedures.
+
+Results go to stdout. What this room leaves out: the flags (`flags`) and what they mean (`config`).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,10 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clip_train.flags import Given
 
 __all__ = ["main"]
 
@@ -32,13 +39,19 @@ def _let_waiting_threads_sleep() -> None:
 
 
 def _dispatch(words: list[str]) -> None:
-    from clip_train.flags import build_parser, parse
+    from clip_train.flags import build_parser, read
 
-    if words and words[0] == "show":
+    command = words[0] if words else ""
+    if command == "show":
         return _show(words[1:])
+    if command == "recipes":
+        return _list_recipes(words[1:])
+    if command == "recipe":
+        words = ["--recipe", *words[1:]]
     if not words:
         build_parser().print_help(sys.stderr)
-    config, output = parse(words)
+    given = read(words)
+    config, output = given.resolve(), given.output
     from clip_train.run import train
 
     progress = sys.stderr.isatty() if output.progress is None else output.progress
@@ -47,6 +60,7 @@ def _dispatch(words: list[str]) -> None:
     root = logging.getLogger()
     others, root.handlers = root.handlers, [handler]
     try:
+        _say_what_differs(given)
         result = train(config, progress=progress)
     finally:
         root.handlers = others
@@ -70,6 +84,36 @@ def _show(words: list[str]) -> None:
         print(f"# sha256 {config.sha256}\n{to_toml(config, given.origins)}", end="")
     else:
         print(json.dumps(config.to_json(), indent=2, allow_nan=False))
+
+
+def _say_what_differs(given: Given) -> None:
+    from clip_eval.processes import find_place
+
+    place = find_place()
+    if given.recipe is not None and place.rank == 0:
+        for remark in given.recipe.remarks(given.fields, place.size):
+            logging.getLogger(__name__).warning("recipe %s: %s", given.recipe.name, remark)
+
+
+def _list_recipes(words: list[str]) -> None:
+    from clip_train.recipes import NOT_PUBLISHED, RECIPES, find
+
+    for recipe in map(find, words):
+        print(f"{recipe.name}: {recipe.summary}")
+        for name, value in recipe.fields().items():
+            print(f"  {name} = {value!r}")
+        processes = f" of {recipe.processes} processes" if recipe.processes else ""
+        print(f"  global batch: {recipe.global_batch}{processes}\n  weights: {', '.join(recipe.tags)}")
+        print(f"  source: {recipe.source}")
+        if recipe.begins_from:
+            print(f"  begins from: {recipe.begins_from} (--pretrained)")
+        if recipe.differs:
+            print(f"  differs: {recipe.differs}")
+    if not words:
+        width = max(map(len, RECIPES))
+        print("\n".join(f"{recipe.name:{width}}  {recipe.summary}" for recipe in RECIPES.values()))
+        print("\nWithout a published procedure:")
+        print("\n".join(f"{name}: {why}" for name, why in NOT_PUBLISHED.items()))
 
 
 class _BarHandler(logging.Handler):

@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
 from clip_core.errors import ConfigError, nearest
+from clip_eval.processes import find_place
 from clip_train.__about__ import __version__
 from clip_train.beginnings import complete
 from clip_train.config import AugmentConfig, KeyValues, TrainConfig, groups
 from clip_train.config.files import fields_of
 from clip_train.config.spellings import ALIASES, REFUSED_VALUES, SYNONYMS
 from clip_train.peer_flags import MAIN, NEVER, VERSION_3
+from clip_train.recipes import Recipe, find
 
 __all__ = ["Given", "build_parser", "not_built", "parse", "read"]
 
@@ -46,6 +48,8 @@ class Given:
     """Field -> "flag", or the file or the recipe that its value is from."""
     output: argparse.Namespace
     """`progress`: about output only."""
+    recipe: Recipe | None = None
+    """What `--recipe` names."""
 
     def resolve(self) -> TrainConfig:
         """The run."""
@@ -73,15 +77,22 @@ def read(arguments: Sequence[str]) -> Given:
     if refused:
         raise ConfigError(" ".join(refused))
     output = argparse.Namespace(progress=given.pop("progress", None))
+    recipe = find(given.pop("recipe")) if "recipe" in given else None
+    over: list[tuple[str, dict[str, Any]]] = [(str(file), fields_of(file)) for file in given.pop("config", [])]
+    over.append(("flag", given))
+    # A batch that somebody states is theirs; else accumulation makes up for other numbers of processes.
+    shared = not any({"batch_size", "accum_freq"} & set(stated) for _, stated in over)
     fields: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for file in given.pop("config", []):
-        stated = fields_of(file)
+    first = [("recipe", recipe.fields(find_place().size if shared else None))] if recipe else []
+    for origin, stated in (*first, *over):
         fields.update(stated)
-        origins.update(dict.fromkeys(stated, str(file)))
-    fields.update(given)
-    origins.update(dict.fromkeys(given, "flag"))
-    return Given(fields, origins, output)
+        origins.update(dict.fromkeys(stated, origin))
+    if recipe:
+        recipe.check(fields)
+    # open_clip's default, on which commands in its README rely.
+    fields.setdefault("model", "RN50")
+    return Given(fields, origins, output, recipe)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -89,7 +100,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="clip-train",
         usage="clip-train --train-data DATA --model NAME [flags]\n"
-        "       clip-train show [--toml] FLAGS   (print the resolved configuration and stop)",
+        "       clip-train show [--toml] FLAGS   (print the resolved configuration and stop)\n"
+        "       clip-train recipes [NAME]        (list the published procedures, or show one)\n"
+        "       clip-train recipe NAME --train-data DATA [flags]",
         description="Train a CLIP model. The flags are open_clip's; a unique beginning of a flag is enough.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
         argument_default=argparse.SUPPRESS,
@@ -97,6 +110,11 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     whole = parser.add_argument_group("the whole run")
+    whole.add_argument(
+        "--recipe",
+        metavar="NAME",
+        help="begin from a published procedure, which clip-train recipes lists; files and flags win over it",
+    )
     whole.add_argument(
         "--config",
         action="append",
@@ -202,7 +220,7 @@ def _describe_unknown(unknown: Sequence[str]) -> str:
     if flag is None:
         return f"Not understood: {' '.join(unknown)!r}. Every value follows a flag; clip-train --help lists them."
     flag = flag.split("=", 1)[0]
-    known = [*_built(), "progress", "config"]
+    known = [*_built(), "progress", "config", "recipe"]
     # Without the dashes, which make short names look alike; and no flag that would be refused.
     close = nearest(flag.lstrip("-"), known, count=3)
     hint = f" Did you mean {', '.join(f'--{name}' for name in close)}?" if close else ""
