@@ -155,11 +155,6 @@ def test_an_unknown_model_lists_the_nearest_names(make_config: Make) -> None:
         prepare(make_config(model="ViT-B-23"))
 
 
-def test_a_model_that_writes_captions_is_refused_before_anything_is_built(make_config: Make) -> None:
-    with pytest.raises(ConfigError, match=r"coca_ViT-B-32.*captions"):
-        prepare(make_config(model="coca_ViT-B-32"))
-
-
 def test_missing_data_is_an_error(make_config: Make, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gone\.tar: no such file"):
         prepare(make_config(train_data=f"{tmp_path}/gone.tar"))

@@ -47,6 +47,7 @@ def backward(
         scale_loss: what a loss scaler does to the sum before its gradient is taken.
         mark: is called with "forward", "loss" or "backward" where such a stage ends, see `measuring.clock`.
     """
+    weights = objective.weights(batches)
     if len(batches) == 1:
         (batch,) = batches
         seed(0)
@@ -55,7 +56,7 @@ def backward(
             mark("forward")
             losses = {
                 **objective.joint(Features.of(output), objective.cached(batch)),
-                **objective.own(output, batch),
+                **_weighed(objective.own(output, batch), weights, 0),
             }
             mark("loss")
             _go_backward(scale_loss(_total(losses)))
@@ -77,7 +78,7 @@ def backward(
             mark("forward")
             rows = slice(number * len(batch.tokens), (number + 1) * len(batch.tokens))
             tensors, gradients = _handed_in(Features.of(output), leaves, rows, last=last)
-            single = objective.own(output, batch)
+            single = _weighed(objective.own(output, batch), weights, number)
             if single:
                 loss = scale_loss(_total(single) / len(batches))
                 tensors.append(loss)
@@ -85,7 +86,7 @@ def backward(
             torch.autograd.backward(tensors, gradients)
             mark("backward")
         for name, loss in single.items():
-            losses[name] = losses.get(name, torch.zeros_like(loss)) + loss.detach() / len(batches)
+            losses[name] = losses.get(name, 0) + loss.detach() / len(batches)
     return losses
 
 
@@ -103,6 +104,13 @@ def _handed_in(found: Features, leaves: Features, rows: slice, *, last: bool) ->
         tensors.append(tensor)
         gradients.append(leaf.grad[rows] if place < 2 else leaf.grad if last else torch.zeros_like(leaf.grad))
     return tensors, gradients
+
+
+def _weighed(losses: dict[str, Tensor], weights: Tensor | None, number: int) -> dict[str, Tensor]:
+    """Each loss times the weight of micro-batch `number`."""
+    if weights is None:
+        return losses
+    return {name: loss * weights[number].to(loss.dtype) for name, loss in losses.items()}
 
 
 def _go_backward(loss: Tensor) -> None:

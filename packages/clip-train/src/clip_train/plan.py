@@ -28,6 +28,7 @@ from clip_train.data.decode import Decoder
 from clip_train.data.loader import Share
 from clip_train.data.order import Order
 from clip_train.data.source import Source, open_source
+from clip_train.objective import check_teacher
 from clip_train.world import World
 
 __all__ = ["Plan", "prepare"]
@@ -46,6 +47,8 @@ class Plan:
     """With the device that is really used."""
     bundle: clip_core.Bundle
     """The model with its initial weights, on the device."""
+    teacher: clip_core.Bundle | None = None
+    """A frozen model with trained weights, on the device, that the model learns from."""
     source: Source
     decoder: Decoder
     world: World
@@ -71,7 +74,6 @@ def prepare(config: TrainConfig, world: World | None = None) -> Plan:
     _refuse_to_run_in_a_worker()
     world = world or World(device=resolve_device(config.run.device))
     device = world.device
-    _refuse_captioners(config.model.model)
     source = open_source(config.data)
     bundle = _build_bundle(config, device)
     _say_which_loss(config.objective, bundle.model)
@@ -81,6 +83,9 @@ def prepare(config: TrainConfig, world: World | None = None) -> Plan:
     total_steps = -(-config.optim.epochs * samples_per_epoch // global_batch)
     transform = build_transform(bundle.config.preprocess, train=True, augment=config.data.aug_cfg)
     order, whole_rows = Order(config.run.seed, len(source)), needs_whole_rows(bundle.config)
+    teacher = _build_teacher(config.objective, bundle, device)
+    if teacher is not None:
+        whole_rows = whole_rows or needs_whole_rows(teacher.config)
     _log.info(
         "%d samples in %d files, %d steps of %d samples", len(source), len(source.groups), total_steps, global_batch
     )
@@ -99,6 +104,7 @@ def prepare(config: TrainConfig, world: World | None = None) -> Plan:
     return Plan(
         config=config.replace(device=str(device)) if world.size == 1 else config,
         bundle=bundle,
+        teacher=teacher,
         source=source,
         decoder=Decoder(source, order, transform, bundle.tokenizer, whole_rows=whole_rows),
         world=world,
@@ -118,14 +124,6 @@ def _refuse_to_run_in_a_worker() -> None:
         )
 
 
-def _refuse_captioners(model: str) -> None:
-    if clip_core.get_config(model).decoder is not None:
-        raise ConfigError(
-            f"model is {model!r}, which also writes captions: clip-train has no loss for its decoder yet. Train an "
-            "architecture without one (clip_core.list_models() names all)."
-        )
-
-
 def _build_bundle(config: TrainConfig, device: torch.device) -> clip_core.Bundle:
     torch.manual_seed(config.run.seed)
     given = config.model
@@ -142,6 +140,15 @@ def _build_bundle(config: TrainConfig, device: torch.device) -> clip_core.Bundle
     )
     model.config = dataclasses.replace(model.config, preprocess=preprocess)
     return clip_core.Bundle.of(model.to(device))
+
+
+def _build_teacher(config: ObjectiveConfig, student: clip_core.Bundle, device: torch.device) -> clip_core.Bundle | None:
+    if not config.distill_model:
+        return None
+    teacher = clip_core.Bundle.of(_create_model(config.distill_model, config.distill_pretrained or "").to(device))
+    check_teacher(teacher.config, student.config)
+    _log.info("teacher %s, %s", config.distill_model, config.distill_pretrained)
+    return teacher
 
 
 def _begin_siglip(model: clip_core.Clip, *, fresh: bool) -> None:

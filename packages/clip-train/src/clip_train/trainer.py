@@ -113,7 +113,7 @@ def start(
     return Running(
         plan=plan,
         model=spread(plan.bundle.model, config.parallel, plan.world),
-        objective=build_objective(config.objective),
+        objective=build_objective(config.objective, plan.bundle, plan.teacher, plan.world),
         optimizer=build_optimizer(plan.bundle.model, config.optim),
         guard=Guard(),
         account=SampleAccount(plan.source),

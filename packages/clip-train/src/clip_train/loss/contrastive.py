@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.distributed as dist
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from clip_core import kernels
 from clip_core.errors import ConfigError
-from clip_core.kernels.contrastive import refuse_second_derivative
 from clip_train.loss import gathered, ring
 from clip_train.loss.agreement import agree
+from clip_train.loss.computed import Computed
 from clip_train.loss.exchange import Exchange, is_several
 from clip_train.loss.share import Found, Share, Wanted
 
@@ -143,25 +143,5 @@ def _loss(
     inputs, share, wanted = agree(f"{kind}_loss", scheme, exchange, images, texts, scale, bias)
     with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
         found = _COMPUTE[kind, scheme](share, exchange, wanted)
-    loss: Tensor = _Computed.apply(*inputs, found)
+    loss: Tensor = Computed.apply(*inputs, found)
     return loss
-
-
-class _Computed(torch.autograd.Function):
-    """Gives a loss that is computed already the gradients that are computed already."""
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, found: Found) -> Tensor:
-        ctx.inputs = [(value.dtype, value.shape) for value in (images, texts, scale, bias)]
-        ctx.save_for_backward(*found[1:])
-        return found.loss
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # create_graph=True
-            refuse_second_derivative(ctx)
-        given = zip(ctx.saved_tensors, ctx.inputs, ctx.needs_input_grad[:4], strict=True)
-        found = [
-            (value * gradient).to(dtype).reshape(shape) if needed else None for value, (dtype, shape), needed in given
-        ]
-        return (*found, None)

@@ -1,21 +1,20 @@
-"""What is minimised: losses over the pairs of the whole batch, and losses of single samples, apart from each other.
+"""What an objective is: losses over the pairs of the whole batch, and losses of single samples, apart from each other.
 
 The two are apart because of accumulation: a contrastive loss needs the features of all pairs at once, and the model
 need not hold the activations of all of them. What this room leaves out: how the gradients get to the model
-(`gradients`), and the losses themselves (`loss`).
+(`gradients`), and the losses themselves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from clip_train.config import ObjectiveConfig
 from clip_train.data.decode import Batch
-from clip_train.loss import ContrastiveLoss
 
-__all__ = ["Contrastive", "Features", "Objective", "build_objective"]
+__all__ = ["Features", "Objective"]
 
 
 class Features(NamedTuple):
@@ -54,26 +53,10 @@ class Objective(Protocol):
         """Losses of single samples, each the mean over the batch: a captioner's."""
         ...
 
+    def weights(self, batches: Sequence[Batch]) -> Tensor | None:
+        """How much `own` of each micro-batch counts, (A,); 1 on average over all micro-batches of all processes.
 
-class Contrastive:
-    """CLIP's or SigLIP's loss and nothing else."""
-
-    def __init__(self, loss: ContrastiveLoss) -> None:
-        self._loss = loss
-
-    def joint(self, features: Features, extra: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The contrastive loss."""
-        return {"contrastive": self._loss(*features)}
-
-    def cached(self, batch: Batch) -> dict[str, Tensor]:
-        """Nothing."""
-        return {}
-
-    def own(self, output: Any, batch: Batch) -> dict[str, Tensor]:
-        """Nothing."""
-        return {}
-
-
-def build_objective(config: ObjectiveConfig) -> Objective:
-    """The objective that the flags ask for."""
-    return Contrastive(ContrastiveLoss("siglip" if config.siglip else "clip", config.loss_dist_impl))
+        A mean over the words of a batch is not the mean over all words of a step where batches have more and less of
+        them. None: each counts 1. Every process calls this once per step, with its own micro-batches.
+        """
+        ...
