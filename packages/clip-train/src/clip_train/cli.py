@@ -60,7 +60,7 @@ def _dispatch(words: list[str]) -> None:
     root = logging.getLogger()
     others, root.handlers = root.handlers, [handler]
     try:
-        _say_what_differs(given)
+        _say_first(given)
         result = train(config, progress=progress)
     finally:
         root.handlers = others
@@ -86,11 +86,15 @@ def _show(words: list[str]) -> None:
         print(json.dumps(config.to_json(), indent=2, allow_nan=False))
 
 
-def _say_what_differs(given: Given) -> None:
+def _say_first(given: Given) -> None:
     from clip_eval.processes import find_place
 
     place = find_place()
-    if given.recipe is not None and place.rank == 0:
+    if place.rank != 0:
+        return
+    for said in given.not_needed:
+        logging.getLogger(__name__).warning("%s", said)
+    if given.recipe is not None:
         for remark in given.recipe.remarks(given.fields, place.size):
             logging.getLogger(__name__).warning("recipe %s: %s", given.recipe.name, remark)
 
