@@ -28,6 +28,7 @@ def test_a_run_leaves_a_folder_that_says_all_and_a_bundle_that_loads(make_config
     assert (result.folder, result.bundle) == (folder, folder / "bundle")
     assert sorted(p.name for p in folder.iterdir()) == [
         "bundle",
+        "checkpoints",
         "config.json",
         "metrics.jsonl",
         "out.log",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections import Counter
 from pathlib import Path
 from types import TracebackType
@@ -22,10 +23,10 @@ _log = logging.getLogger(__name__)
 
 
 class MetricsFile:
-    """Appends records to `metrics.jsonl`; a context manager."""
+    """Appends records to `metrics.jsonl`, behind those that are there; a context manager."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
 
     def write(self, record: dict[str, Any]) -> None:
         """Write one record. A float that is not finite becomes null; for "loss", "finite" says which it is."""
@@ -33,6 +34,10 @@ class MetricsFile:
         body["finite"] = body["loss"] is not None
         self._file.write(json.dumps(body, allow_nan=False) + "\n")
         self._file.flush()
+
+    def sync(self) -> None:
+        """Have the system write through to the disk what was written."""
+        os.fsync(self._file.fileno())
 
     def __enter__(self) -> MetricsFile:
         return self

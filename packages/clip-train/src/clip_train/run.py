@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 import clip_core
+from clip_train.checkpoint.resume import Origin, find_origin, is_continued, take_up
+from clip_train.checkpoint.saver import Saver
 from clip_train.config import TrainConfig
 from clip_train.data.loader import explain_dead_workers
 from clip_train.guard import TrainingDiverged
@@ -56,12 +58,27 @@ def train(config: TrainConfig, *, progress: bool = False) -> RunResult:
     the user can mend and for training that diverged; a run that is cut short keeps its metrics and has no bundle.
     """
     with join(config) as world, log_level(_level(config, world)):
-        world.first_does(lambda: RunFolder.check(config))
+        origin = world.first_does(lambda: find_origin(config))
+        if origin is not None:
+            config = _adopt(origin, config, world)
+        again = is_continued(config, origin)
+        world.first_does(lambda: RunFolder.check(config, again=again))
         plan = world.together(lambda: prepare(config, world))
+        if origin is not None:
+            world.together(lambda: origin.check(plan))
         needed = sum(value.nbytes for value in plan.bundle.model.state_dict().values())
-        world.first_does(lambda: RunFolder.check(config, bytes_needed=needed))
-        path, config = world.first_does(lambda: _create_folder(plan.config))
-        return _train(plan, config, RunFolder(path), progress and world.is_first)
+        world.first_does(lambda: RunFolder.check(config, bytes_needed=needed, again=again))
+        running = start(plan)
+        if origin is not None:
+            world.together(lambda: origin.restore(running))
+        path, config = world.first_does(lambda: _create_folder(plan.config, again))
+        # With the name that was chosen: this is what the folder's config.json states.
+        running.plan = dataclasses.replace(plan, config=config)
+        return _train(running, RunFolder(path), origin, progress and world.is_first)
+
+
+def _adopt(origin: Origin, config: TrainConfig, world: World) -> TrainConfig:
+    return world.together(lambda: origin.adopt(config, world))
 
 
 def _level(config: TrainConfig, world: World) -> int:
@@ -70,26 +87,32 @@ def _level(config: TrainConfig, world: World) -> int:
     return logging.INFO if world.is_first else logging.WARNING
 
 
-def _create_folder(config: TrainConfig) -> tuple[Path, TrainConfig]:
-    folder, resolved = RunFolder.create(config)
+def _create_folder(config: TrainConfig, again: bool) -> tuple[Path, TrainConfig]:
+    folder, resolved = RunFolder.create(config, again=again)
     return folder.path, resolved
 
 
-def _train(plan: Plan, config: TrainConfig, folder: RunFolder, progress: bool) -> RunResult:
-    # With the name that was chosen: this is what the folder's config.json states.
-    plan = dataclasses.replace(plan, config=config)
+def _train(running: Running, folder: RunFolder, origin: Origin | None, progress: bool) -> RunResult:
+    plan, config = running.plan, running.plan.config
     first = plan.world.is_first
     with contextlib.ExitStack() as stack:
+
+        def take_up_alone() -> None:
+            stack.enter_context(folder.hold())
+            take_up(folder, config, origin)
+
+        plan.world.first_does(take_up_alone)
         if first:
             stack.enter_context(folder.logging(debug=config.logging.debug))
         _log.info("run folder %s", folder.path)
         _log.info("clip-train with torch %s on %s, %s", torch.__version__, plan.device, config.run.precision)
         metrics = stack.enter_context(MetricsFile(folder.metrics)) if first else None
         show = stack.enter_context(_bar(plan, progress))
-        running = start(plan, record=metrics.write if metrics else lambda values: None, show=show)
+        running.record, running.show = metrics.write if metrics else lambda values: None, show
+        saver = Saver(folder.checkpoints, plan, sync_records=metrics.sync if metrics else lambda: None)
         try:
-            with explain_dead_workers():
-                fit(running)
+            with explain_dead_workers(), saver:
+                fit(running, [saver])
             return _finish(running, config, folder)
         except KeyboardInterrupt:
             _log.warning(
@@ -141,7 +164,7 @@ def _finish(running: Running, config: TrainConfig, folder: RunFolder) -> RunResu
 
 
 def _leave(plan: Plan, folder: RunFolder, summary: dict[str, Any]) -> None:
-    clip_core.save(plan.bundle, folder.bundle)
+    clip_core.save(plan.bundle, folder.bundle, overwrite=True)
     folder.write_summary(summary)
 
 

@@ -1,6 +1,8 @@
-"""The folder of a run, `<logs>/<name>/`: config.json first, then out.log, metrics.jsonl, summary.json and bundle/.
+"""The folder of a run, `<logs>/<name>/`: config.json first, then out.log, metrics.jsonl, checkpoints/, summary.json and
+bundle/.
 
-A folder that holds a run is never written into again.
+A folder that holds a run is written into again only by that run, when it goes on (`--resume`), and by one program at a
+time.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import contextlib
 import json
 import logging
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +22,8 @@ from clip_train.config import TrainConfig
 
 __all__ = ["RunFolder", "default_name"]
 
-_HELD = ("config.json", "metrics.jsonl", "out.log", "summary.json", "bundle")
+_HELD = ("config.json", "metrics.jsonl", "out.log", "summary.json", "bundle", "checkpoints")
+_log = logging.getLogger(__name__)
 _PACKAGES = ("clip_core", "clip_hub", "clip_eval", "clip_train")
 
 
@@ -48,15 +52,16 @@ class RunFolder:
         self.log = path / "out.log"
         self.summary = path / "summary.json"
         self.bundle = path / "bundle"
+        self.checkpoints = path / "checkpoints"
 
     @classmethod
-    def check(cls, config: TrainConfig, *, bytes_needed: int = 0) -> None:
+    def check(cls, config: TrainConfig, *, bytes_needed: int = 0, again: bool = False) -> None:
         """Find out early, and without writing, what would make `create` or the end of the run fail.
 
         Raises `ConfigError` when the named folder already holds a run, `StorageError` when the disk has less room
-        than `bytes_needed`.
+        than `bytes_needed`. `again`: the folder may hold a run, which goes on.
         """
-        if config.run.name is not None:
+        if config.run.name is not None and not again:
             folder = cls(Path(config.run.logs) / config.run.name)
             if folder._is_held():
                 raise ConfigError(folder._held_message())
@@ -80,8 +85,10 @@ class RunFolder:
         )
 
     @classmethod
-    def create(cls, config: TrainConfig) -> tuple[RunFolder, TrainConfig]:
+    def create(cls, config: TrainConfig, *, again: bool = False) -> tuple[RunFolder, TrainConfig]:
         """Make the folder and write config.json; returns the configuration with the name that was chosen.
+
+        `again`: a folder that holds a run is left as it is, for the run to go on.
 
         Raises `ConfigError` when the named folder already holds a run, is no folder, or cannot be made.
         """
@@ -89,6 +96,8 @@ class RunFolder:
         for name in names:
             folder = cls(Path(config.run.logs) / name)
             resolved = config.replace(name=name)
+            if again and folder._is_held():
+                return folder, resolved
             try:
                 folder._claim(resolved)
             except FileExistsError:
@@ -109,6 +118,38 @@ class RunFolder:
         # Of two runs that start at once, one creates the file and the other gets FileExistsError.
         with self.config.open("x", encoding="utf-8") as file:
             file.write(json.dumps(config.to_json(), indent=2, allow_nan=False) + "\n")
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other programs out of the folder; the system lets go when this process ends, however it ends.
+
+        Raises `ConfigError` where another program holds it.
+        """
+        if sys.platform == "win32":
+            yield
+            return
+        import fcntl
+
+        with self.log.open("a") as file:
+            try:
+                # A lock of this kind is not handed on to data workers, which may outlive a process that is killed. It
+                # is gone when this process closes the file, so nothing here opens out.log but to write on to its end.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
+                raise ConfigError(
+                    f"Another program is training in {self.path}. Wait until it has ended, or end it, and try again."
+                ) from error
+            except OSError as error:
+                _log.debug("%s cannot be locked: %s", self.path, error)
+            yield
+
+    def rewrite_config(self, config: TrainConfig) -> None:
+        """State what the run is from here on, and take away what was said when it ended before."""
+        text = json.dumps(config.to_json(), indent=2, allow_nan=False) + "\n"
+        scratch = self.config.with_name(".config.json")
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(self.config)
+        self.summary.unlink(missing_ok=True)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json."""
