@@ -70,7 +70,13 @@ class _Killer(Decoder):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_a_worker_that_is_killed_is_an_error_with_likely_causes(shards: str) -> None:
+def test_a_worker_that_is_killed_again_and_again_is_an_error_with_likely_causes(
+    shards: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # torch looks every five seconds.
+    monkeypatch.setattr(
+        torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.1,)
+    )
     made = decoder(shards)
     killer = _Killer(made.source, made.order, made.transform, made.tokenizer)
     with pytest.raises(WorkerDied, match=r"DataLoader worker .*memory.*__main__"), explain_dead_workers():

@@ -28,22 +28,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from clip_core.errors import ClipError
 from clip_train.data.decode import Batch, Decoder
+from clip_train.data.replacing import WorkerDied, leave_dead_workers_to_us, replace_dead_workers
 
 __all__ = ["Share", "StepDataset", "WorkerDied", "explain_dead_workers", "iterate_batches"]
-
-
-class WorkerDied(ClipError):
-    """A process that reads data ended without a word of its own; names what it may have been."""
-
-    @classmethod
-    def of(cls, error: Exception) -> WorkerDied:
-        """The error for what torch or Python said about it."""
-        return cls(
-            f"A data worker died: {error}. Likely causes: the system killed it for lack of memory (lower --workers or "
-            "--batch-size), /dev/shm is full (in a container: more shared memory), or, where workers are spawned as on "
-            "macOS and Windows, the script that calls clip_train.train does so outside "
-            '`if __name__ == "__main__":`. With --workers 0 there are no workers.'
-        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,9 +75,17 @@ def iterate_batches(
 ) -> Iterator[Batch]:
     """The micro-batches `numbers`, in order, read ahead by `workers` processes (0: read when asked for).
 
-    Batches are in pinned memory where `device` is a GPU. Raises what `Decoder.batch` raises, and `WorkerDied` when a
-    worker does not even start; for one that dies later see `explain_dead_workers`.
+    Batches are in pinned memory where `device` is a GPU. A worker that dies is replaced. Raises what `Decoder.batch`
+    raises, and `WorkerDied` when a worker does not even start, or when they die again and again.
     """
+
+    def make(rest: range) -> Iterator[Batch]:
+        return _iterate(decoder, share, rest, workers=workers, device=device)
+
+    return replace_dead_workers(make, numbers) if workers else make(numbers)
+
+
+def _iterate(decoder: Decoder, share: Share, numbers: range, *, workers: int, device: torch.device) -> Iterator[Batch]:
     with warnings.catch_warnings():
         # More workers than cores may be what is wanted, and --workers has open_clip's default; the log says it.
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
@@ -109,6 +104,7 @@ def iterate_batches(
         warnings.filterwarnings("ignore", message="This process .* is multi-threaded", category=DeprecationWarning)
         try:
             batches = iter(loader)
+            leave_dead_workers_to_us()
         except (EOFError, ConnectionError) as error:
             # A spawned worker that ends while it is being handed the data set breaks the pipe.
             raise WorkerDied.of(error) from error
@@ -143,6 +139,10 @@ def _as_is(batch: Batch | ClipError) -> Batch | ClipError:
 def _start_worker(number: int) -> None:
     # Ctrl-C reaches the whole process group; the training process alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):
+        # So does what a scheduler sends before the time is up.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.set_wakeup_fd(-1)
     sys.excepthook = _report
 
 
