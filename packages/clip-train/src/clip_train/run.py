@@ -18,6 +18,7 @@ from clip_train.config import TrainConfig
 from clip_train.data.loader import explain_dead_workers
 from clip_train.guard import TrainingDiverged
 from clip_train.metrics import MetricsFile
+from clip_train.mirror import Mirror
 from clip_train.plan import Plan, prepare
 from clip_train.run_folder import RunFolder, log_level
 from clip_train.trainer import Running, fit, start
@@ -104,6 +105,9 @@ def _train(running: Running, folder: RunFolder, origin: Origin | None, progress:
         plan.world.first_does(take_up_alone)
         if first:
             stack.enter_context(folder.logging(debug=config.logging.debug))
+        if first and config.run.remote_sync is not None:
+            seconds, protocol = config.run.remote_sync_frequency, config.run.remote_sync_protocol
+            stack.enter_context(Mirror(folder.path, config.run.remote_sync, seconds=seconds, protocol=protocol))
         _log.info("run folder %s", folder.path)
         _log.info("clip-train with torch %s on %s, %s", torch.__version__, plan.device, config.run.precision)
         metrics = stack.enter_context(MetricsFile(folder.metrics)) if first else None

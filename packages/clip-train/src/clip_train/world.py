@@ -116,7 +116,7 @@ def join(config: TrainConfig) -> Iterator[World]:
         ConfigError: the launcher's environment cannot be used, more processes than GPUs, or they do not meet.
     """
     place = find_place()
-    device = _device(config.run.device, place)
+    device = resolve_device(config.run.device) if config.run.no_set_device_rank else _device(config.run.device, place)
     if place.size == 1:
         yield World(device=device)
         return
