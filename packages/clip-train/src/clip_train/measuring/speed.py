@@ -1,0 +1,117 @@
+"""How much of the device a run uses: operations that the model needs, against those that the device can do.
+
+MFU (Chowdhery et al. 2022) is the share of the peak that the model's own operations have; what is computed twice for
+memory's sake (gradient checkpointing, GradCache) does not count. A multiplication with an addition is two operations,
+the backward pass twice the forward pass, and a tower that is not trained has none.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NamedTuple
+
+import torch
+
+from clip_core import Bundle
+from clip_core.kernels.dispatch import use_backend
+
+__all__ = ["PEAKS", "Cost", "Peak", "count_cost", "find_peak", "peak_memory"]
+
+
+class Peak(NamedTuple):
+    """What a device does at most, 10^12 operations per second, dense, as its maker states it."""
+
+    half: float | None
+    """bfloat16 and float16 with sums in float32; None where bfloat16 is not made for."""
+    tf32: float | None
+    full: float
+    """float32."""
+
+
+# A part of the name that torch has for the device -> peak. The first that fits counts.
+PEAKS: dict[str, Peak] = {
+    "B200": Peak(2250, 1125, 75),
+    "H200": Peak(989.4, 494.7, 66.9),
+    "H100 PCIe": Peak(756.5, 378, 51.2),
+    "H100 NVL": Peak(835.5, 417.5, 60),
+    "H100": Peak(989.4, 494.7, 66.9),
+    "A100": Peak(312, 156, 19.5),
+    "A40": Peak(149.7, 74.8, 37.4),
+    "L40S": Peak(362.05, 183, 91.6),
+    "L4": Peak(121, 60, 30.3),
+    "V100": Peak(None, None, 15.7),
+    "T4": Peak(None, None, 8.1),
+    "RTX 4090": Peak(165.2, 82.6, 82.6),
+    "RTX 3090": Peak(71, 35.6, 35.6),
+    "MI300X": Peak(1307.4, 653.7, 163.4),
+}
+
+
+def find_peak(name: str, precision: str, *, tf32: bool = False) -> float | None:
+    """Operations per second at most of the device that torch calls `name`; None where it is not known.
+
+    precision: a run's; tf32: whether products of float32 may be made in TF32.
+    """
+    peak = next((facts for part, facts in PEAKS.items() if part in name), None)
+    if peak is None:
+        return None
+    value = (peak.tf32 if tf32 else peak.full) if precision == "fp32" else peak.half
+    return None if value is None else 1e12 * value
+
+
+class Cost(NamedTuple):
+    """Operations of training on one pair, forward and backward."""
+
+    image: float
+    text: float
+    """Of a caption that fills the context."""
+    context: int
+
+    def of(self, tokens: float) -> float:
+        """For a caption of `tokens`: attention over a text is small, so operations go by its length."""
+        return self.image + self.text * tokens / self.context
+
+
+def count_cost(bundle: Bundle) -> Cost:
+    """What one pair costs the model of `bundle`, which stays as it is; convolutions and matrix products are counted.
+
+    It is called on a whole model, before its parameters are divided among processes.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, size = bundle.model, bundle.config.preprocess.size
+    height, width = (size, size) if isinstance(size, int) else size
+    tokens = bundle.tokenizer(["a " * 2 * bundle.tokenizer.context_length])
+    modes = [(module, module.training) for module in model.modules()]
+    trained = {True: False, False: False}
+    for name, parameter in model.named_parameters():
+        if name not in ("logit_scale", "logit_bias"):
+            trained[name.startswith("visual.")] |= parameter.requires_grad
+    model.eval()
+    try:
+        with torch.no_grad(), use_backend("torch"):
+            with FlopCounterMode(display=False) as images:
+                device = model.logit_scale.device
+                model.encode_image(torch.zeros(1, 3, height, width, device=device, dtype=model.dtype))
+            with FlopCounterMode(display=False) as texts:
+                model.encode_text(tokens.to(device), deterministic=True)
+    finally:
+        for module, training in modes:
+            module.training = training
+    return Cost(
+        images.get_total_flops() * (3 if trained[True] else 1),
+        texts.get_total_flops() * (3 if trained[False] else 1),
+        tokens.shape[1],
+    )
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes so far: of tensors on a GPU, on a CPU of the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    # Linux counts kilobytes, macOS bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
