@@ -8,6 +8,7 @@ time.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import logging
 import shutil
@@ -151,14 +152,24 @@ class RunFolder:
         scratch.replace(self.config)
         self.summary.unlink(missing_ok=True)
 
+    def copy_code(self) -> None:
+        """Put the source of the four packages, as it is installed, into code/."""
+        for name in _PACKAGES:
+            source = Path(str(importlib.import_module(name).__file__)).parent
+            skipped = shutil.ignore_patterns("__pycache__", "*.pyc")
+            shutil.copytree(source, self.path / "code" / name, ignore=skipped, dirs_exist_ok=True)
+
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write summary.json."""
         self.summary.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @contextlib.contextmanager
-    def logging(self, *, debug: bool) -> Iterator[None]:
-        """Everything that the four packages log goes to out.log too, from INFO (or DEBUG) on."""
-        handler = logging.FileHandler(self.log, encoding="utf-8")
+    def logging(self, *, debug: bool, rank: int = 0) -> Iterator[None]:
+        """Everything that the four packages log goes to out.log too, from INFO (or DEBUG) on; see `--log-local`."""
+        # On another host the folder may be another one.
+        self.path.mkdir(parents=True, exist_ok=True)
+        path = self.log if rank == 0 else self.log.with_name(f"out-{rank}.log")
+        handler = logging.FileHandler(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d,%H:%M:%S"))
         with log_level(logging.DEBUG if debug else logging.INFO):
             loggers = [logging.getLogger(name) for name in _PACKAGES]
