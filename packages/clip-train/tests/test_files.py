@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,13 @@ def test_groups_and_flat_names_may_be_mixed_and_dashes_are_underscores(tmp_path:
     made = TrainConfig.of(**fields_of(file))
     assert (made.optim.lr, made.optim.grad_clip_norm, made.data.workers) == (1, 2.5, 0)
     assert (made.run.precision, made.data.aug_cfg.scale) == ("amp_bf16", (0.5, 1.0))
+
+
+def test_the_file_that_the_readme_shows_is_a_configuration(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    made = TrainConfig.of(**fields_of(write(tmp_path, block)))
+    assert (made.optim.batch_size, made.data.aug_cfg.scale) == (256, (0.5, 1.0))
 
 
 def test_flags_win_over_files_and_a_later_file_over_an_earlier_one(tmp_path: Path) -> None:
