@@ -90,7 +90,7 @@ def test_what_has_no_default_must_be_given(missing: str) -> None:
         (OptimConfig, "lr_scheduler", "cosin"),
         (OptimConfig, "grad_clip_norm", 0.0),
         (ObjectiveConfig, "loss_dist_impl", "bidir"),
-        (RunConfig, "precision", "amp"),
+        (RunConfig, "precision", "int8"),
         (RunConfig, "seed", -1),
         (RunConfig, "logs", "None"),
         (RunConfig, "name", "a/b"),

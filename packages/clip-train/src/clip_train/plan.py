@@ -7,36 +7,28 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import multiprocessing
 import os
-from pathlib import Path
 
 import torch
-from torch import nn
 
 import clip_core
-import clip_hub
-from clip_core.building import build
 from clip_core.device import resolve_device
-from clip_core.errors import CheckpointMismatch, ConfigError
+from clip_core.errors import ConfigError
 from clip_core.preprocess import build_transform
-from clip_core.storage import read_config, weights_of
 from clip_core.towers.token_rows import needs_whole_rows
 from clip_train.config import ObjectiveConfig, TrainConfig
 from clip_train.data.decode import Decoder
 from clip_train.data.loader import Share
 from clip_train.data.order import Order
 from clip_train.data.source import Source, open_source
+from clip_train.initial import augmentation, build_bundle, create_model
 from clip_train.objective import check_teacher
 from clip_train.world import World
 
 __all__ = ["Plan", "prepare"]
 
 _log = logging.getLogger(__name__)
-
-# Zhai et al. (2023), section 3.2, and what open_clip's --siglip makes of any model without weights.
-_SIGLIP_SCALE, _SIGLIP_BIAS = math.log(10), -10.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +67,13 @@ def prepare(config: TrainConfig, world: World | None = None) -> Plan:
     world = world or World(device=resolve_device(config.run.device))
     device = world.device
     source = open_source(config.data)
-    bundle = _build_bundle(config, device)
+    bundle = build_bundle(config, device)
     _say_which_loss(config.objective, bundle.model)
     samples_per_epoch = config.data.train_num_samples or len(source)
     local_batch, whole = config.optim.batch_size, config.optim.batch_size * world.size
     global_batch = whole * config.optim.accum_freq
     total_steps = -(-config.optim.epochs * samples_per_epoch // global_batch)
-    transform = build_transform(bundle.config.preprocess, train=True, augment=config.data.aug_cfg)
+    transform = build_transform(bundle.config.preprocess, train=True, augment=augmentation(config))
     order, whole_rows = Order(config.run.seed, len(source)), needs_whole_rows(bundle.config)
     teacher = _build_teacher(config.objective, bundle, device)
     if teacher is not None:
@@ -124,49 +116,13 @@ def _refuse_to_run_in_a_worker() -> None:
         )
 
 
-def _build_bundle(config: TrainConfig, device: torch.device) -> clip_core.Bundle:
-    torch.manual_seed(config.run.seed)
-    given = config.model
-    model = _create_model(given.model, given.pretrained)
-    if config.objective.siglip:
-        _begin_siglip(model, fresh=not given.pretrained)
-    # The model carries its configuration; what it is trained with is what it must later be used with.
-    own = model.config.preprocess
-    preprocess = dataclasses.replace(
-        own,
-        mean=given.image_mean or own.mean,
-        std=given.image_std or own.std,
-        interpolation=given.image_interpolation or own.interpolation,
-    )
-    model.config = dataclasses.replace(model.config, preprocess=preprocess)
-    return clip_core.Bundle.of(model.to(device))
-
-
 def _build_teacher(config: ObjectiveConfig, student: clip_core.Bundle, device: torch.device) -> clip_core.Bundle | None:
     if not config.distill_model:
         return None
-    teacher = clip_core.Bundle.of(_create_model(config.distill_model, config.distill_pretrained or "").to(device))
+    teacher = clip_core.Bundle.of(create_model(config.distill_model, config.distill_pretrained or "").to(device))
     check_teacher(teacher.config, student.config)
     _log.info("teacher %s, %s", config.distill_model, config.distill_pretrained)
     return teacher
-
-
-def _begin_siglip(model: clip_core.Clip, *, fresh: bool) -> None:
-    """Scale and bias as open_clip's --siglip has them: SigLIP's for a fresh model; weights without a bias get one of 0.
-
-    Weights keep the scale, and the bias where there is one, that they were trained with.
-    """
-    if fresh:
-        model.config = dataclasses.replace(model.config, logit_scale=_SIGLIP_SCALE, logit_bias=_SIGLIP_BIAS)
-        model.logit_scale = nn.Parameter(torch.tensor(_SIGLIP_SCALE))
-        model.logit_bias = nn.Parameter(torch.tensor(_SIGLIP_BIAS))
-    elif model.logit_bias is None:
-        _log.warning(
-            "the weights have no bias for the sigmoid loss: it begins at 0, as in open_clip, where SigLIP begins at %g",
-            _SIGLIP_BIAS,
-        )
-        model.config = dataclasses.replace(model.config, logit_bias=0.0)
-        model.logit_bias = nn.Parameter(torch.zeros(()))
 
 
 def _say_which_loss(config: ObjectiveConfig, model: clip_core.Clip) -> None:
@@ -179,21 +135,3 @@ def _say_which_loss(config: ObjectiveConfig, model: clip_core.Clip) -> None:
         _log.info("%s: not needed, the gradient of the loss is that of the whole batch with or without", flags)
     if model.logit_bias is not None and not config.siglip:
         _log.warning("the model has a bias, which CLIP's loss does not train; --siglip chooses the loss that does")
-
-
-def _create_model(name: str, pretrained: str) -> clip_core.Clip:
-    """What clip-hub makes of `pretrained`, and bundles of the same architecture with other preprocessing too.
-
-    clip-hub refuses those, because its caller asks for the preprocessing that goes with the name. A run may go on from
-    one that was trained with another mean or filter, or with SigLIP's bias, and keeps them.
-    """
-    try:
-        return clip_hub.create_model(name, pretrained)
-    except CheckpointMismatch:
-        if not Path(pretrained).is_dir():
-            raise
-        held, asked = read_config(pretrained), clip_core.get_config(name)
-        kept = {name: getattr(held, name) for name in ("preprocess", "logit_scale", "logit_bias")}
-        if held == asked or dataclasses.replace(asked, **kept) != held:
-            raise
-    return build(held, weights_of(pretrained))

@@ -17,13 +17,5 @@ SYNONYMS: dict[str, dict[str, str]] = {
 }
 """Field -> values of open_clip -> the value that means the same here."""
 
-REFUSED_VALUES: dict[tuple[str, str], str] = {
-    ("precision", "amp"): "float16 with a loss scaler is not built yet; use amp_bf16, which has the range of fp32",
-    ("precision", "fp16"): "not built yet; use amp_bf16",
-    ("precision", "bf16"): "not built yet; use amp_bf16",
-    ("precision", "pure_bf16"): "not built yet; use amp_bf16",
-    ("precision", "pure_fp16"): "not built yet; use amp_bf16",
-    ("dataset_type", "synthetic"): "not built yet; use webdataset or csv",
-    ("image_interpolation", "random"): "not built yet; use bicubic or bilinear",
-}
+REFUSED_VALUES: dict[tuple[str, str], str] = {}
 """Values of open_clip that no field takes -> what to do. A value that its field takes is not looked up here."""
