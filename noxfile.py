@@ -127,9 +127,15 @@ def test(session: nox.Session, package: str) -> None:
     if package == "tools":
         session.install("-c", CONSTRAINTS, "nox", "packaging", "pytest")
         pytest(session, "tools/tests", *rest, none_is_fine=bool(rest))
-    else:
+    elif rest:
         test_environment(session, package)
-        pytest(session, f"packages/{package}/tests", *rest, none_is_fine=bool(rest))
+        pytest(session, f"packages/{package}/tests", *rest, none_is_fine=True)
+    else:
+        # Whole files go to one worker each: what a file's tests share is made once.
+        test_environment(session, package)
+        session.install("-c", CONSTRAINTS, "pytest-xdist")
+        workers = str(min(4, os.cpu_count() or 1))
+        pytest(session, f"packages/{package}/tests", "-n", workers, "--dist", "loadfile")
 
 
 @nox.session
