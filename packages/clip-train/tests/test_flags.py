@@ -167,7 +167,6 @@ def test_progress_is_no_part_of_the_configuration() -> None:
         (["--lr", "fast"], r"--lr.*'fast'"),
         (["--lr", "-1"], r"lr is -1.0"),
         (["--precision", "int3"], r"'int3'.*fp32"),
-        (["--dataset-type", "synthetic"], r"synthetic.*webdataset"),
         (["--loss-dist-impl", "tree"], r"'tree': allowed: gather, ring; open_clip's bidir, shift, reduce are taken"),
         (["--siglips"], r"Unknown flag --siglips\. Did you mean --siglip\?"),
         (["--progres-bar"], r"Did you mean --progress\?"),

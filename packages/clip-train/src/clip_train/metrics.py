@@ -110,7 +110,7 @@ class SampleAccount:
             "skipped_slots": self.skipped_slots,
             "skipped_by_shard": {groups[group]: count for group, count in sorted(self._bad_by_group.items())},
             "skipped": {self._source.label(index): reason for index, reason in sorted(self._bad.items())},
-            "left_out_by_shard": dict(self._source.left_out),
+            **self._source.facts(),
             "truncated_captions": self.truncated_captions,
             "truncated_slots": self.truncated_slots,
         }

@@ -52,8 +52,11 @@ class TrainConfig(Schema):
         for name in fields:
             if name not in owners:
                 raise ConfigError(f"Unknown field {name!r}.{_hint(name, list(owners))}")
-        for name, what in (("train_data", "which data to train on; clip-eval evaluates without any"), ("model", "which architecture to train")):
-            if name not in fields:
+        for name, what in (
+            ("train_data", "which data to train on; clip-eval evaluates without any"),
+            ("model", "which architecture to train"),
+        ):
+            if name not in fields and not (name == "train_data" and fields.get("dataset_type") == "synthetic"):
                 raise ConfigError(f"{name} is missing: say {what}.")
         body: dict[str, dict[str, Any]] = {group: {} for group in groups()}
         body["optim"].update(adam_defaults(fields["model"], fields.get("opt", "adamw")))

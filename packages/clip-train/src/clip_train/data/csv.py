@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import logging
 from pathlib import Path
+from typing import Any
 
 from clip_core.errors import DataError, ImageError, nearest
 
@@ -49,7 +51,15 @@ class CsvSource:
     def __len__(self) -> int:
         return len(self._images)
 
-    def read(self, index: int) -> tuple[bytes, bytes]:
+    @property
+    def fingerprint(self) -> str:
+        """Of all rows: paths and captions, not the images themselves."""
+        digest = hashlib.sha256()
+        for image, caption in zip(self._images, self._captions, strict=True):
+            digest.update(repr((image, caption)).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+    def read(self, index: int, draw: int = 0) -> tuple[bytes, bytes]:
         """The encoded image and the caption of row `index`; `ImageError` when there is no such image file."""
         path = self._folder / self._images[index]
         try:
@@ -67,6 +77,10 @@ class CsvSource:
     def group(self, index: int) -> int:
         """Always 0, the one file."""
         return 0
+
+    def facts(self) -> dict[str, Any]:
+        """What reading found, for the summary of a run."""
+        return {"data_fingerprint": self.fingerprint, "left_out_by_shard": dict(self.left_out)}
 
 
 def _describe_missing(path: str, column: str, columns: list[str], flag: str, separator: str) -> str:

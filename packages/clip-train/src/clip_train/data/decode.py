@@ -20,7 +20,7 @@ from clip_core.tokenizer import Tokenizer
 from clip_train.data.order import Order
 from clip_train.data.source import Source
 from clip_train.data.spent import Spent, Watch
-from clip_train.keyed import AUGMENT, SAMPLE, mix
+from clip_train.keyed import AUGMENT, CAPTION, SAMPLE, mix
 
 __all__ = ["Batch", "Decoder", "Skipped", "sample_digest"]
 
@@ -121,7 +121,7 @@ class Decoder:
     def _decode(self, epoch: int, index: int, watch: Watch) -> tuple[Tensor, str] | str:
         """Image and caption of a sample, or why it cannot be used."""
         try:
-            data, text = self.source.read(index)
+            data, text = self.source.read(index, mix(CAPTION, self.order.seed, epoch, index))
             watch.mark("read")
             caption = text.decode("utf-8").strip()
             if not caption:
