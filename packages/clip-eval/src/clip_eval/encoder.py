@@ -100,6 +100,9 @@ class Encoder:
         """
         samples, clock = dataset.samples, Clock()
         units = _by_shard(samples)
+        if self.store is None and len(units) == len(samples):
+            # Images in files of their own make whole batches, too; only a store wants them one by one.
+            units = [range(len(samples))]
         self._agree(f"the samples of {dataset.name}", f"{len(samples)}, {_hash(_members(samples))[:12]}")
         shards, names = self._image_files(samples, units, clock)
         with self._bar(len(samples), "images") as show:

@@ -39,7 +39,7 @@ from clip_eval.tasks.retrieval import evaluate_retrieval
 from clip_eval.tasks.zero_shot import evaluate_zero_shot
 from clip_eval.wds import WdsDataset
 
-__all__ = ["InTraining", "Score", "score"]
+__all__ = ["InTraining", "Score", "score", "undisturbed"]
 
 _log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ class InTraining:
         """
         start = perf_counter()
         metrics: dict[str, float] = {}
-        with _undisturbed(self._bundle.model):
+        with undisturbed(self._bundle.model):
             encoder = Encoder(
                 bundle=self._bundle,
                 batch_size=self._batch_size,
@@ -190,7 +190,7 @@ class InTraining:
 
 
 @contextmanager
-def _undisturbed(model: Clip) -> Iterator[None]:
+def undisturbed(model: Clip) -> Iterator[None]:
     """Within it the model is in evaluation mode; afterwards modes and random states are what they were before."""
     modes = [(module, module.training) for module in model.modules()]
     device = model.logit_scale.device
