@@ -92,8 +92,6 @@ def _say_first(given: Given) -> None:
     place = find_place()
     if place.rank != 0:
         return
-    for said in given.not_needed:
-        logging.getLogger(__name__).warning("%s", said)
     if given.recipe is not None:
         for remark in given.recipe.remarks(given.fields, place.size):
             logging.getLogger(__name__).warning("recipe %s: %s", given.recipe.name, remark)
