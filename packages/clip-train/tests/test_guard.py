@@ -46,3 +46,52 @@ def test_a_guard_goes_on_from_a_checkpoint() -> None:
     other.note(9, math.nan, 1.0, updated=False)
     with pytest.raises(TrainingDiverged):
         other.check(9)
+
+
+def admitted(guard: Guard, norms: list[float]) -> list[bool]:
+    return [bool(guard.admits(torch.tensor(1.0), torch.tensor(norm))) for norm in norms]
+
+
+def calm(count: int) -> list[float]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.exp(0.2 * torch.randn(count, generator=generator)).tolist()
+
+
+def test_a_spike_is_not_admitted_where_it_is_asked_for() -> None:
+    guard = Guard(spike=6.0)
+    assert all(admitted(guard, calm(100)))
+    assert admitted(guard, [1e4, math.nan, 1.1, 0.01]) == [False, False, True, True]
+    assert admitted(Guard(), [*calm(100), 1e4]) == [True] * 101
+
+
+def test_what_was_skipped_does_not_count_as_usual() -> None:
+    guard, other = Guard(spike=6.0), Guard(spike=6.0)
+    admitted(guard, calm(60))
+    admitted(other, calm(60))
+    admitted(guard, [1e4] * 5 + [math.inf])
+    assert guard.state_dict()["norms"] == other.state_dict()["norms"]
+
+
+def test_the_statistics_are_the_mean_and_the_variance_of_the_logarithms() -> None:
+    guard, norms = Guard(spike=6.0), calm(80)
+    admitted(guard, norms)
+    logs = torch.tensor(norms, dtype=torch.float64).log()
+    mean, variance, count = guard.state_dict()["norms"]
+    assert mean == pytest.approx(logs.mean().item(), rel=1e-4)
+    assert variance == pytest.approx(logs.var(correction=0).item(), rel=1e-3)
+    assert count == 80
+
+
+def test_nothing_is_a_spike_before_there_is_something_to_compare_with() -> None:
+    assert all(admitted(Guard(spike=6.0), [1.0, 1e4, 1.0, 1e4]))
+
+
+def test_a_guard_of_spikes_goes_on_from_a_checkpoint() -> None:
+    guard, other = Guard(spike=6.0), Guard(spike=6.0)
+    admitted(guard, calm(50))
+    other.load_state_dict(guard.state_dict())
+    assert admitted(other, [1e4, 1.0]) == [False, True]
+    guard.note(51, 3.0, 1e4, updated=False)
+    guard.note(52, math.nan, 1.0, updated=False)
+    other.load_state_dict(guard.state_dict())
+    assert (other.skipped, other.spikes, other.in_a_row) == (2, 1, 2)

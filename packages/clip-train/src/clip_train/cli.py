@@ -25,7 +25,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Imported here because torch reads those settings once, when it is loaded.
     from clip_core import command
 
-    return command.run(lambda: _dispatch(words), "clip-train")
+    return command.run(lambda: _with_own_codes(words), "clip-train")
+
+
+def _with_own_codes(words: list[str]) -> int | None:
+    from clip_core.errors import ClipError
+
+    try:
+        _dispatch(words)
+    except ClipError as error:
+        # Beside a user's mistake: see `exit_codes`.
+        code: int | None = getattr(error, "exit_code", None)
+        if code is None:
+            raise
+        print(f"clip-train: {error}", file=sys.stderr)
+        return code
+    return None
 
 
 def _let_waiting_threads_sleep() -> None:

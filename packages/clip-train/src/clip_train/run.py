@@ -21,7 +21,9 @@ from clip_train.metrics import MetricsFile
 from clip_train.mirror import Mirror
 from clip_train.plan import Plan, prepare
 from clip_train.run_folder import RunFolder, log_level
+from clip_train.surviving import surviving
 from clip_train.trainer import Running, fit, start
+from clip_train.watchdog import Watchdog
 from clip_train.world import World, join
 
 __all__ = ["RunResult", "train"]
@@ -58,7 +60,11 @@ def train(config: TrainConfig, *, progress: bool = False) -> RunResult:
     is one of several processes that train together; the first writes the folder. Raises a `ClipError` for what
     the user can mend and for training that diverged; a run that is cut short keeps its metrics and has no bundle.
     """
-    with join(config) as world, log_level(_level(config, world)):
+    with (
+        join(config) as world,
+        log_level(_level(config, world)),
+        Watchdog(world, seconds=config.parallel.timeout_seconds) as watchdog,
+    ):
         origin = world.first_does(lambda: find_origin(config))
         if origin is not None:
             config = _adopt(origin, config, world)
@@ -75,7 +81,7 @@ def train(config: TrainConfig, *, progress: bool = False) -> RunResult:
         path, config = world.first_does(lambda: _create_folder(plan.config, again))
         # With the name that was chosen: this is what the folder's config.json states.
         running.plan = dataclasses.replace(plan, config=config)
-        return _train(running, RunFolder(path), origin, progress and world.is_first)
+        return _train(running, RunFolder(path), origin, watchdog, progress and world.is_first)
 
 
 def _adopt(origin: Origin, config: TrainConfig, world: World) -> TrainConfig:
@@ -93,7 +99,9 @@ def _create_folder(config: TrainConfig, again: bool) -> tuple[Path, TrainConfig]
     return folder.path, resolved
 
 
-def _train(running: Running, folder: RunFolder, origin: Origin | None, progress: bool) -> RunResult:
+def _train(
+    running: Running, folder: RunFolder, origin: Origin | None, watchdog: Watchdog, progress: bool
+) -> RunResult:
     plan, config = running.plan, running.plan.config
     first = plan.world.is_first
     with contextlib.ExitStack() as stack:
@@ -115,8 +123,8 @@ def _train(running: Running, folder: RunFolder, origin: Origin | None, progress:
         running.record, running.show = metrics.write if metrics else lambda values: None, show
         saver = Saver(folder.checkpoints, plan, sync_records=metrics.sync if metrics else lambda: None)
         try:
-            with explain_dead_workers(), saver:
-                fit(running, [saver])
+            with explain_dead_workers(), saver, surviving(running, folder, saver, watchdog) as services:
+                fit(running, [*services, saver])
             return _finish(running, config, folder)
         except KeyboardInterrupt:
             _log.warning(

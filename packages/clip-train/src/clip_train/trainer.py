@@ -10,7 +10,7 @@ import functools
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -49,7 +49,9 @@ class Fit:
     """Of the last step in which it was finite, over the whole batch."""
     seconds: float = 0.0
     skipped_steps: int = 0
-    """Steps without an update, because loss or gradient was not finite."""
+    """Steps without an update, because loss or gradient was not finite, or a spike."""
+    data_offset: int = 0
+    """Steps by which the data is further on than the run, which went back to a checkpoint and past bad data."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -74,6 +76,8 @@ class Running:
     """What at least one process voted for in the step that was recorded last; the same set on every process."""
     parts: dict[str, Stateful] = dataclasses.field(default_factory=dict)
     """What a checkpoint keeps beside model, optimizer, guard, account and state, by name: a loss scaler, an average."""
+    at: Callable[[int, str], None] = lambda step, phase: None
+    """Takes the step (from 1) and the phase, one of `watchdog.PHASES`, whenever another one begins."""
     settle: Callable[[], None] = lambda: None
     """Records every step that was taken, waiting for the device; the same on every process, or on none."""
     stop: bool = False
@@ -115,7 +119,7 @@ def start(
         model=spread(plan.bundle.model, config.parallel, plan.world),
         objective=build_objective(config.objective, plan.bundle, plan.teacher, plan.world),
         optimizer=build_optimizer(plan.bundle.model, config.optim),
-        guard=Guard(),
+        guard=Guard(spike=config.run.guard_spike),
         account=SampleAccount(plan.source),
         state=Fit(),
         record=record,
@@ -131,25 +135,22 @@ def fit(running: Running, services: Sequence[Service] = ()) -> None:
         DataError: the data cannot be read any more.
     """
     plan, state = running.plan, running.state
-    config, accumulated = plan.config, plan.config.optim.accum_freq
+    accumulated = plan.config.optim.accum_freq
     running.model.train()
     running.votes = {name: False for service in services for name in service.votes}
-    steps = range(state.steps, plan.total_steps)
-    numbers = range(steps.start * accumulated, steps.stop * accumulated)
-    batches = iterate_batches(plan.decoder, plan.share, numbers, workers=config.data.workers, device=plan.device)
     ledger = _Ledger(running, lag=1 if plan.device.type == "cuda" else 0)
     running.settle = ledger.settle
     clock = StepClock(plan.device)
     beside = 0.0
     before = time.perf_counter()
     micro: list[Batch] = []
-    for step in steps:
-        micro = [next(batches) for _ in range(accumulated)]
+    for step, micro in _steps(running):
         for batch in micro:
             running.account.add(batch)
         spent = functools.reduce(Spent.plus, (batch.spent for batch in micro))
         ready = time.perf_counter()
         clock.start()
+        running.at(step + 1, "forward and backward")
         micro = [_to_device(batch, plan.device) for batch in micro]
         clock.mark("transfer")
         admitted, names, values = _step(running, step, micro, clock.mark)
@@ -159,6 +160,7 @@ def fit(running: Running, services: Sequence[Service] = ()) -> None:
         state.seconds += beside + now - before
         ledger.add(_Entry(step, names, values, now - before, ready - before, beside, spent, clock.take()))
         running.agreed = ledger.take_agreed()
+        running.at(step + 1, "between steps")
         for service in services:
             service.after_step(running, admitted)
         if running.stop:
@@ -168,6 +170,23 @@ def fit(running: Running, services: Sequence[Service] = ()) -> None:
     ledger.settle()
     if micro:
         _check_model(plan.bundle.model, micro[-1])
+
+
+def _steps(running: Running) -> Iterator[tuple[int, list[Batch]]]:
+    """The step (from 0) and its micro-batches from where the run stands to its end, also when it is taken back."""
+    plan, state = running.plan, running.state
+    accumulated = plan.config.optim.accum_freq
+    while state.steps < plan.total_steps and not running.stop:
+        offset = state.data_offset
+        numbers = range((state.steps + offset) * accumulated, (plan.total_steps + offset) * accumulated)
+        batches = iterate_batches(
+            plan.decoder, plan.share, numbers, workers=plan.config.data.workers, device=plan.device
+        )
+        for step in range(state.steps, plan.total_steps):
+            running.at(step + 1, "reading data")
+            yield step, [next(batches) for _ in range(accumulated)]
+            if state.steps != step + 1 or state.data_offset != offset:
+                break
 
 
 def _step(
@@ -203,6 +222,7 @@ def _step(
         ]
     ).to(plan.device, non_blocking=True)
     own = torch.stack([loss.float() for loss in losses.values()])
+    running.at(step + 1, "update")
     mark("optimiser")
     shared = plan.world.sum(torch.cat([own / plan.world.size, shared]))
     mark("communication")
@@ -291,6 +311,7 @@ class _Ledger:
                 "skipped_samples": int(skipped),
                 "truncated_captions": int(truncated),
                 "samples": _digest_of(digest),
+                "data_offset": state.data_offset,
             }
         )
         running.show(plan.global_batch, loss)

@@ -47,6 +47,8 @@ class World:
     device: torch.device = torch.device("cpu")
     control: dist.ProcessGroup | None = None
     """A group of CPUs for small messages, which wait for no GPU."""
+    store: dist.Store | None = None
+    """Where the processes met; holds small texts by name."""
 
     @property
     def is_first(self) -> bool:
@@ -127,7 +129,9 @@ def join(config: TrainConfig) -> Iterator[World]:
     launched = "env://" if "RANK" in os.environ else f"tcp://{place.address}:{place.port}"
     method = config.parallel.dist_url or launched
     try:
-        dist.init_process_group(backend, init_method=method, timeout=_MEETING, rank=place.rank, world_size=place.size)
+        store, _, _ = next(dist.rendezvous(method, place.rank, place.size, timeout=_MEETING))
+        own = store.clone()
+        dist.init_process_group(backend, store=store, timeout=_MEETING, rank=place.rank, world_size=place.size)
     except (RuntimeError, ValueError, dist.DistError) as error:
         raise ConfigError(
             f"The {place.size} processes of this run do not meet ({backend} at {method}): {error}. Check that all of "
@@ -136,7 +140,9 @@ def join(config: TrainConfig) -> Iterator[World]:
     try:
         control: Any = dist.new_group(backend="gloo")
         _log.info("process %d of %d, %s, %s", place.rank, place.size, device, backend)
-        yield World(rank=place.rank, size=place.size, local_rank=place.local_rank, device=device, control=control)
+        yield World(
+            rank=place.rank, size=place.size, local_rank=place.local_rank, device=device, control=control, store=own
+        )
     finally:
         dist.destroy_process_group()
 
