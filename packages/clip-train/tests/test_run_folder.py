@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from clip_core.errors import ConfigError
 from clip_train import TrainConfig, run_folder
-from clip_train.run_folder import RunFolder
+from clip_train.run_folder import RunFolder, early_log, log_level
 
 Make = Callable[..., TrainConfig]
 
@@ -56,6 +58,47 @@ def test_a_folder_that_cannot_be_made_is_an_error(make_config: Make, tmp_path: P
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ConfigError, match="cannot be written"):
         RunFolder.create(make_config(logs=str(tmp_path / "file"), name="x"))
+
+
+def test_what_was_said_before_there_was_a_folder_comes_first_in_its_log(make_config: Make) -> None:
+    logger = logging.getLogger("clip_train.some.room")
+    with log_level(logging.INFO), early_log():
+        logger.info("early")
+        folder, _ = RunFolder.create(make_config())
+        with folder.logging(debug=False):
+            logger.info("later")
+        logger.info("too late")
+    words = [line.split()[-1] for line in folder.log.read_text(encoding="utf-8").splitlines()]
+    assert words == ["early", "later"]
+    assert not logging.getLogger("clip_train").handlers
+
+
+def test_a_run_that_goes_on_finds_its_folder_as_it_was(make_config: Make) -> None:
+    folder, config = RunFolder.create(make_config(name="one"))
+    folder.write_summary({"finished": True})
+    RunFolder.check(config, again=True)
+    again, same = RunFolder.create(config, again=True)
+    assert (again.path, same) == (folder.path, config)
+    assert folder.summary.exists()
+    folder.rewrite_config(config.replace(lr=2e-3))
+    assert TrainConfig.from_json(json.loads(folder.config.read_text(encoding="utf-8"))).optim.lr == 2e-3
+    assert not folder.summary.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+def test_two_programs_never_train_in_one_folder(make_config: Make) -> None:
+    folder, _ = RunFolder.create(make_config(name="one"))
+    code = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'a'), fcntl.LOCK_EX); print('held', flush=True); input()"
+    command = [sys.executable, "-c", code, str(folder.log)]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"held\n"
+    with pytest.raises(ConfigError, match="Another program is training in"), folder.hold():
+        pass
+    other.kill()
+    other.communicate()
+    with folder.hold():
+        pass
 
 
 def test_the_log_takes_the_four_packages_and_leaves_no_trace(make_config: Make) -> None:

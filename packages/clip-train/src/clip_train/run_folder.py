@@ -21,7 +21,7 @@ from typing import Any
 from clip_core.errors import ConfigError, StorageError
 from clip_train.config import TrainConfig
 
-__all__ = ["RunFolder", "default_name"]
+__all__ = ["RunFolder", "default_name", "early_log", "log_level"]
 
 _HELD = ("config.json", "metrics.jsonl", "out.log", "summary.json", "bundle", "checkpoints")
 _log = logging.getLogger(__name__)
@@ -173,6 +173,9 @@ class RunFolder:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d,%H:%M:%S"))
         with log_level(logging.DEBUG if debug else logging.INFO):
             loggers = [logging.getLogger(name) for name in _PACKAGES]
+            for early in loggers[0].handlers:
+                if isinstance(early, _Early):
+                    early.hand_over(handler)
             for logger in loggers:
                 logger.addHandler(handler)
             try:
@@ -181,6 +184,37 @@ class RunFolder:
                 for logger in loggers:
                     logger.removeHandler(handler)
                 handler.close()
+
+
+@contextlib.contextmanager
+def early_log() -> Iterator[None]:
+    """What the four packages log before there is a folder is kept, and comes first in its out.log."""
+    early = _Early()
+    loggers = [logging.getLogger(name) for name in _PACKAGES]
+    for logger in loggers:
+        logger.addHandler(early)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(early)
+
+
+class _Early(logging.Handler):
+    """Keeps records until somebody takes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._records: list[logging.LogRecord] | None = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._records is not None:
+            self._records.append(record)
+
+    def hand_over(self, handler: logging.Handler) -> None:
+        for record in self._records or ():
+            handler.handle(record)
+        self._records = None
 
 
 @contextlib.contextmanager
