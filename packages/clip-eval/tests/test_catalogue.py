@@ -114,3 +114,10 @@ def test_families_hold_what_their_names_say() -> None:
     assert {entry.name.partition("/")[0] for entry in groups.ENTRIES} == {"wilds", "fairness"}
     assert len([entry for entry in compositional.ENTRIES if entry.kind == "caption_choice"]) == 8
     assert {entry.type for entry in vtab_structured.ENTRIES} == {"structured"}
+
+
+@pytest.mark.parametrize(
+    "name", ["vtab/pets", "vtab/svhn", "vtab/clevr_count_all", "fgvc_aircraft", "fairness/utkface"]
+)
+def test_a_licence_without_a_source_is_not_stated(name: str) -> None:
+    assert find(name).licence is None

@@ -124,7 +124,6 @@ ENTRIES: tuple[Entry, ...] = (
         datacomp="fairness/utkface",
         scored=False,
         source="Zhang et al. 2017",
-        licence="non-commercial research",
         objectives=_FACES,
         groups=Groups(
             fields=_FACE_FIELDS,

@@ -54,7 +54,6 @@ ENTRIES: tuple[Entry, ...] = (
         prompts="fgvc_aircraft",
         datacomp="fgvc_aircraft",
         source="Maji et al. 2013, annotation level variant",
-        licence="non-commercial research",
     ),
     _set(
         name="food101",

@@ -87,7 +87,6 @@ ENTRIES: tuple[Entry, ...] = (
         names="pets",
         datacomp="vtab/pets",
         source="Parkhi et al. 2012",
-        licence="CC BY-SA 4.0",
     ),
     _natural(
         name="vtab/svhn",
@@ -99,7 +98,6 @@ ENTRIES: tuple[Entry, ...] = (
         names="svhn",
         datacomp="vtab/svhn",
         source="Netzer et al. 2011, Street View house numbers",
-        licence="non-commercial use",
         notes=("The two published tables differ by up to 0.21 on it, for reasons not known: not comparable.",),
     ),
     _specialized(

@@ -28,7 +28,6 @@ ENTRIES: tuple[Entry, ...] = (
         names="clevr_count_all",
         datacomp="vtab/clevr_count_all",
         source="Johnson et al. 2017",
-        licence="CC BY 4.0",
     ),
     _structured(
         name="vtab/clevr_closest_object_distance",
@@ -40,7 +39,6 @@ ENTRIES: tuple[Entry, ...] = (
         names="clevr_closest_object_distance",
         datacomp="vtab/clevr_closest_object_distance",
         source="Johnson et al. 2017",
-        licence="CC BY 4.0",
         notes=(
             "One of its class names is empty; a reader that drops blank lines shifts every label behind it.",
             "The two published tables differ by up to 0.10 on it, for reasons not known: not comparable.",
@@ -95,7 +93,6 @@ ENTRIES: tuple[Entry, ...] = (
         names="kitti_closest_vehicle_distance",
         datacomp="vtab/kitti_closest_vehicle_distance",
         source="Geiger et al. 2012",
-        licence="CC BY-NC-SA 3.0",
         notes=("With 711 images the 95 % interval is about 0.033 to either side.",),
     ),
     _structured(
