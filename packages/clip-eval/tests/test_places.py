@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from clip_core.errors import DataError
-from clip_eval.places import describe_dataset, fetch_dataset
+from clip_eval.places import describe_dataset, fetch_dataset, origin_of
 from clip_eval.places.address import Folder, HubRepository, Url, resolve_root, take_apart
 from clip_eval.wds import open_dataset
 from clip_hub import DownloadError
@@ -170,3 +170,18 @@ def test_a_damaged_shard_of_the_hub_is_fetched_again(hub: HubServer, wds_files) 
     hub.fail("flip", "test/2.tar", times=1)
     (folder / "test" / "2.tar").resolve().unlink()
     assert is_whole(fetch_dataset(REPO), files)
+
+
+def test_a_record_says_where_its_data_came_from_and_no_password(tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshots" / "datasets--org--name" / "snapshots" / ("0123abc" * 5)
+    assert origin_of("org/name", snapshot) == {"address": "hf://datasets/org/name", "revision": "0123abc" * 5}
+    assert origin_of("hf://datasets/org/name@v1/snapshots/a", snapshot / "snapshots/a") == {
+        "address": "hf://datasets/org/name/snapshots/a",
+        "revision": "0123abc" * 5,
+    }
+    assert origin_of("https://me:secret@host:8000/sets/a?token=secret", tmp_path) == {
+        "address": "https://host:8000/sets/a",
+        "revision": None,
+    }
+    assert origin_of("s3://bucket/a", tmp_path)["address"] == "s3://bucket/a"
+    assert origin_of(tmp_path, tmp_path) == {"address": None, "revision": None}

@@ -15,6 +15,7 @@ from clip_core.errors import ConfigError, DataError
 from clip_eval.cli import main
 from clip_eval.encoder import Encoder
 from clip_eval.evaluation import Options, evaluate, settings_of
+from clip_eval.prompts import prompts_for
 from clip_eval.records import SavedRecord
 from clip_eval.running import Wanted, open_selected, run
 from clip_eval.selection import select
@@ -47,6 +48,8 @@ def test_images_are_encoded_once_for_all_languages_and_tasks(
     records = [record for _, record in run(encoder, select([str(make_classification())]), wanted, model_name="m")]
     assert sum(calls) == 4  # the pictures, once
     assert len({record.name for record in records}) == 3
+    facts = records[0].facts["dataset"]  # type: ignore[union-attr]
+    assert (facts["address"], facts["revision"]) == (None, None)  # a folder of this machine
     assert [record.facts["settings"]["language"] for record in records] == [None, "xx", "yy"]  # type: ignore[union-attr]
     assert [entry["name"] for entry in records[1].result.details["classes"]] == ["un", "deux", "trois"]  # type: ignore[union-attr]
 
@@ -69,6 +72,55 @@ def test_a_task_is_left_out_where_it_does_not_fit(
     datasets = select([str(make_classification()), str(make_retrieval(["a cat", "a dog"]))])
     records = [record for _, record in run(encoder, datasets, Wanted(tasks=("retrieval",)), model_name="m")]
     assert [record.dataset.name for record in records] == ["pairs"]  # type: ignore[union-attr]
+
+
+def test_a_task_that_fits_nothing_is_an_error(encoder: Encoder, make_classification: Make) -> None:
+    datasets = select([str(make_classification())])
+    with pytest.raises(ConfigError, match="--task retrieval captioning cannot be asked of animals"):
+        list(run(encoder, datasets, Wanted(tasks=("retrieval", "captioning")), model_name="m"))
+
+
+def test_packaged_words_that_occur_twice_are_taken_and_named(
+    encoder: Encoder, make_classification: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Italian names of imagenet-a's 200 classes are not all different, and the English ones are."""
+    italian = prompts_for("imagenet-a", "it")
+    assert italian.classnames is not None
+    assert len(set(italian.classnames)) < len(italian.classnames) == 200
+    english = prompts_for("imagenet-a").classnames
+    assert english is not None
+    folder = make_classification(name="imagenet-a", classnames="\n".join(english) + "\n")
+    wanted = Wanted(languages=("it",), any_size=True)
+    ((_, record),) = run(encoder, select([str(folder)]), wanted, model_name="m")
+    assert record.result.details["duplicate_classnames"]  # type: ignore[union-attr]
+
+
+def test_doubled_words_of_ones_own_are_refused_unless_allowed(
+    encoder: Encoder, make_classification: Make, tmp_path: Path
+) -> None:
+    words = tmp_path / "words"
+    words.mkdir()
+    (words / "xx_classnames.json").write_text(json.dumps({"animals": ["un", "un", "trois"]}))
+    (words / "xx_zeroshot_classification_templates.json").write_text(json.dumps({"animals": ["{c}!"]}))
+    datasets = select([str(make_classification())])
+    with pytest.raises(DataError, match="--allow-duplicate-classes"):
+        list(run(encoder, datasets, Wanted(languages=("xx",), words=words), model_name="m"))
+    wanted = Wanted(languages=("xx",), words=words, allow_duplicate_classes=True)
+    ((_, record),) = run(encoder, datasets, wanted, model_name="m")
+    assert record.result.details["duplicate_classnames"][0]["name"] == "un"  # type: ignore[union-attr]
+
+
+def test_probes_of_other_splits_are_other_records(make_classification: Make) -> None:
+    classes = open_dataset(make_classification())
+    plain = settings_of("linear_probe", classes, Options(), train_split="train")
+    assert settings_of("linear_probe", classes, Options(), train_split="small") != plain
+    assert settings_of("linear_probe", classes, Options(), train_split="train", validation_split="val") != plain
+
+
+def test_a_set_of_another_kind_is_no_known_set_of_any_size(make_classification: Make) -> None:
+    (selected,) = select([str(make_classification(name="mscoco_captions"))])
+    with pytest.raises(DataError, match="is a retrieval set where its scores were published"):
+        open_selected(selected, Wanted(any_size=True))
 
 
 def test_a_known_set_of_another_size_is_refused(make_classification: Make) -> None:

@@ -60,6 +60,8 @@ class Options:
     """Instead of the data set's own: templates with `{c}`, or each class's prompts in full."""
     classnames: Sequence[str] | None = None
     """Instead of the data set's own, in the order of its labels."""
+    allow_duplicate_classnames: bool = False
+    """Take two of these that are equal; the record names them, and their images are ties."""
     ks: tuple[int, ...] = (1, 5, 10)
     """Retrieval: how many answers each recall looks at."""
     fewshot_k: int | None = None
@@ -82,8 +84,18 @@ def fits(task: Task, dataset: WdsDataset) -> bool:
     return dataset.kind in _KINDS[task]
 
 
-def settings_of(task: Task, dataset: WdsDataset, options: Options) -> dict[str, Any]:
-    """What a result depends on beside model and data, as plain types; it names the record."""
+def settings_of(
+    task: Task,
+    dataset: WdsDataset,
+    options: Options,
+    *,
+    train_split: str | None = None,
+    validation_split: str | None = None,
+) -> dict[str, Any]:
+    """What a result depends on beside model and data, as plain types; it names the record.
+
+    The splits are those that a linear probe learns from; no other task looks at them.
+    """
     settings: dict[str, Any] = {"language": options.language}
     if task == "zero_shot_classification":
         templates = options.templates if options.templates is not None else dataset.templates
@@ -96,7 +108,11 @@ def settings_of(task: Task, dataset: WdsDataset, options: Options) -> dict[str, 
         settings["ks"] = list(options.ks)
     if task == "linear_probe":
         settings.update(
-            fewshot_k=options.fewshot_k, seeds=list(options.seeds), validation_share=options.validation_share
+            fewshot_k=options.fewshot_k,
+            seeds=list(options.seeds),
+            validation_share=options.validation_share,
+            train_split=train_split,
+            validation_split=validation_split,
         )
     if task == "captioning":
         settings["captioning"] = dict(options.captioning)
@@ -126,6 +142,7 @@ def evaluate(
     entry: Entry | None = None,
     model_name: str = "",
     facts: Mapping[str, Any] | None = None,
+    origin: Mapping[str, Any] | None = None,
     **encoding: Any,
 ) -> Record:
     """Encodes `dataset` and scores one task on it.
@@ -142,6 +159,7 @@ def evaluate(
         entry: what the catalogue knows of the data set: its main metric and its groups.
         model_name: what to call the model in the record.
         facts: `model_facts(bundle)` where the caller has it already, for several data sets.
+        origin: where the data set was fetched from, as `places.origin_of` says it.
         encoding: with a bundle, further arguments of `Encoder`: batch_size, workers, progress, store ...
 
     Raises:
@@ -165,10 +183,16 @@ def evaluate(
         excluded=images.excluded,
         facts={
             "model": {"name": model_name, **(facts or model_facts(encoder.bundle))},
-            "dataset": dataset_facts(dataset, images),
+            "dataset": {**dataset_facts(dataset, images), **(origin or {})},
             **run_facts(encoder.bundle, processes=encoder.ranks.size, store=_store_facts(encoder, images)),
             "precision": precision_of(encoder),
-            "settings": settings_of(chosen, dataset, options),
+            "settings": settings_of(
+                chosen,
+                dataset,
+                options,
+                train_split=None if train is None else train.split,
+                validation_split=None if validation is None else validation.split,
+            ),
             "batch_size": encoder.batch_size,
             "seconds": {
                 "decode_wait": images.seconds_decode,
@@ -212,7 +236,11 @@ def _run(
     validation: WdsDataset | None,
     entry: Entry | None,
 ) -> TaskResult:
-    words: dict[str, Any] = {"templates": options.templates, "classnames": options.classnames}
+    words: dict[str, Any] = {
+        "templates": options.templates,
+        "classnames": options.classnames,
+        "allow_duplicate_classnames": options.allow_duplicate_classnames,
+    }
     if task == "zero_shot_classification" and dataset.kind == "multilabel":
         return evaluate_multilabel(encoder, dataset, images, **words)
     if task == "zero_shot_classification":

@@ -14,12 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
-from clip_core.errors import DataError
+from clip_core.errors import ConfigError, DataError, listed
 from clip_eval.catalogue import Entry
 from clip_eval.encoder import Encoder
 from clip_eval.evaluation import Options, Task, default_task, evaluate, fits, precision_of, settings_of
-from clip_eval.places import fetch_dataset
-from clip_eval.prompts import prompts_for
+from clip_eval.places import fetch_dataset, origin_of
+from clip_eval.prompts import languages_for, prompts_for
 from clip_eval.records import Record, SavedRecord, find_record, model_facts, record_name, shards_sha256
 from clip_eval.selection import Selected
 from clip_eval.wds import WdsDataset, check_size, open_dataset
@@ -72,20 +72,27 @@ def run(
         DataError, DownloadError: a data set cannot be fetched or read.
     """
     facts = model_facts(encoder.bundle)
+    asked = False
     for selected in datasets:
         for dataset in _objectives(selected, wanted, encoder):
             for task in wanted.tasks or (default_task(dataset),):
                 if not fits(task, dataset):
                     _log.info("%s is a %s set: %s is left out", dataset.name, dataset.kind, task)
                     continue
+                asked = True
                 for language in wanted.languages:
                     options = _options(wanted, selected, dataset, language)
-                    found = _find(existing, encoder, dataset, task, options, facts)
+                    found = _find(existing, encoder, dataset, task, options, wanted, facts)
                     # What the first process sees counts for all: they have to make the same calls.
                     if not encoder.ranks.text_from_first("" if found is None else "there"):
                         yield selected, _evaluate(encoder, selected, dataset, task, options, wanted, model_name, facts)
                     elif found is not None:
                         yield selected, found
+    if wanted.tasks and not asked:
+        raise ConfigError(
+            f"--task {' '.join(wanted.tasks)} cannot be asked of {listed([each.name for each in datasets])}; leave it "
+            "out to ask what each data set is made for."
+        )
 
 
 def open_selected(
@@ -117,20 +124,20 @@ def open_selected(
         allow_duplicate_classnames=wanted.allow_duplicate_classes or entry is not None,
         **words,
     )
-    if entry is not None and split == "test" and not wanted.any_size:
-        _check_against_catalogue(dataset, entry)
+    if entry is not None:
+        _check_kind(dataset, entry)
+        # The class names of a set with several objectives are counted for each of them.
+        if split == "test" and not wanted.any_size and entry.size is not None:
+            check_size(dataset, entry.size, classes=None if dataset.objective else entry.classes)
     return dataset
 
 
-def _check_against_catalogue(dataset: WdsDataset, entry: Entry) -> None:
+def _check_kind(dataset: WdsDataset, entry: Entry) -> None:
     if dataset.kind != entry.kind:
         raise DataError(
             f"{dataset.folder}: {dataset.name} is a {entry.kind} set where its scores were published, and a "
             f"{dataset.kind} set here. Check that it is this data set, or call its folder otherwise."
         )
-    if entry.size is not None:
-        # The class names of a set with several objectives are counted for each of them.
-        check_size(dataset, entry.size, classes=None if dataset.objective else entry.classes)
 
 
 def _objectives(selected: Selected, wanted: Wanted, encoder: Encoder) -> Iterator[WdsDataset]:
@@ -149,11 +156,15 @@ def _options(wanted: Wanted, selected: Selected, dataset: WdsDataset, language: 
     options = dataclasses.replace(wanted.options, language=language)
     if dataset.kind not in ("classification", "multilabel") or (language is None and wanted.words is None):
         return options
-    words = prompts_for(selected.name, language or "en", folder=wanted.words)
+    language = language or "en"
+    words = prompts_for(selected.name, language, folder=wanted.words)
+    # Of the words that come with the package it is known that some names occur twice, and the record names them.
+    known = language in languages_for(selected.name) and words.classnames == prompts_for(selected.name, language)[0]
     return dataclasses.replace(
         options,
         classnames=options.classnames if words.classnames is None else words.classnames,
         templates=options.templates if words.templates is None else words.templates,
+        allow_duplicate_classnames=known or wanted.allow_duplicate_classes,
     )
 
 
@@ -163,6 +174,7 @@ def _find(
     dataset: WdsDataset,
     task: Task,
     options: Options,
+    wanted: Wanted,
     facts: Mapping[str, Any],
 ) -> SavedRecord | None:
     """The record that this evaluation would write, where `folder` has it."""
@@ -174,7 +186,9 @@ def _find(
         task=task,
         model=facts,
         precision=precision_of(encoder),
-        settings=settings_of(task, dataset, options),
+        settings=settings_of(
+            task, dataset, options, train_split=wanted.train_split, validation_split=wanted.validation_split
+        ),
     )
     found = find_record(folder, name)
     # The name does not know the data: a set may have been built again since.
@@ -208,4 +222,5 @@ def _evaluate(
         entry=selected.entry,
         model_name=model_name,
         facts=facts,
+        origin=origin_of(selected.address, dataset.folder),
     )

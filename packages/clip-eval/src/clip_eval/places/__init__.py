@@ -9,6 +9,6 @@ What arrives is kept as it is. What is not here: data sets by their name in the 
 from __future__ import annotations
 
 from clip_eval.places.facts import DatasetFacts
-from clip_eval.places.fetching import describe_dataset, fetch_dataset
+from clip_eval.places.fetching import describe_dataset, fetch_dataset, origin_of
 
-__all__ = ["DatasetFacts", "describe_dataset", "fetch_dataset"]
+__all__ = ["DatasetFacts", "describe_dataset", "fetch_dataset", "origin_of"]

@@ -7,18 +7,19 @@ commit. Anything else comes into a cache of our own, see `mirror`. `HF_HUB_OFFLI
 
 from __future__ import annotations
 
+import urllib.parse
 from os import PathLike
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from clip_core.errors import DataError
-from clip_eval.places.address import Folder, HubRepository, Place, resolve_root, take_apart
+from clip_eval.places.address import Folder, HubRepository, Place, Url, resolve_root, take_apart
 from clip_eval.places.facts import DatasetFacts, count_file, read_samples, shard_names, small_files
 from clip_eval.places.hub import HubSplit
 from clip_eval.places.site import SiteSplit
 from clip_eval.wds.text_files import read_count
 from clip_hub.transfer import Token
 
-__all__ = ["DatasetFacts", "describe_dataset", "fetch_dataset"]
+__all__ = ["DatasetFacts", "describe_dataset", "fetch_dataset", "origin_of"]
 
 
 def fetch_dataset(
@@ -79,6 +80,26 @@ def describe_dataset(
     if isinstance(place, HubRepository):
         return HubSplit(place, split, cache_dir, token).describe(told)
     return SiteSplit(place, split, cache_dir).describe(told)
+
+
+def origin_of(address: str | PathLike[str], folder: Path) -> dict[str, str | None]:
+    """Where `folder`, which `fetch_dataset(address)` gave, was fetched from, for a record.
+
+    "address" is without what may be secret in a URL: the user, the password and the query. "revision" is the commit of
+    the Hub. Both are None for a folder of this machine.
+    """
+    place = take_apart(address)
+    if isinstance(place, HubRepository):
+        depth = len(PurePosixPath(place.folder).parts)
+        snapshot = folder.parents[depth - 1] if depth else folder
+        commit = snapshot.name if snapshot.parent.name == "snapshots" else None
+        held = f"/{place.folder}" if place.folder else ""
+        return {"address": f"hf://datasets/{place.repo}{held}", "revision": commit}
+    if isinstance(place, Url):
+        parts_of = urllib.parse.urlsplit(place.url)
+        plain = parts_of._replace(netloc=parts_of.netloc.rpartition("@")[2], query="", fragment="")
+        return {"address": urllib.parse.urlunsplit(plain), "revision": None}
+    return {"address": None, "revision": None}
 
 
 def _place(address: str | PathLike[str], root: str | PathLike[str] | None, revision: str | None) -> Place:

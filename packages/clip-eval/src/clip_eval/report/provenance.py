@@ -30,6 +30,7 @@ def provenance(result: Result) -> list[tuple[str, str]]:
             f"{excluded['count']:,} left out",
         ),
         ("Left out", _excluded(excluded)),
+        ("Fetched from", " at ".join(filter(None, (dataset.get("address"), dataset.get("revision"))))),
         ("Source", about.get("source")),
         ("Licence", about.get("licence")),
         ("Shards, sha256", dataset.get("shards_sha256")),

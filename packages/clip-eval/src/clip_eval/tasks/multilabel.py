@@ -27,6 +27,7 @@ def evaluate_multilabel(
     *,
     templates: Prompts | None = None,
     classnames: Sequence[str] | None = None,
+    allow_duplicate_classnames: bool = False,
 ) -> TaskResult:
     """Scores a multilabel set by mean average precision.
 
@@ -36,13 +37,14 @@ def evaluate_multilabel(
         images: its features.
         templates: replace the data set's own, see `evaluate_zero_shot`.
         classnames: C names that replace the data set's own.
+        allow_duplicate_classnames: take two of them that are equal.
 
     Raises:
         ConfigError: as `evaluate_zero_shot`.
         DataError: a score is NaN.
     """
     start = time.perf_counter()
-    names, prompts = resolve_prompts(dataset, templates, classnames)
+    names, prompts = resolve_prompts(dataset, templates, classnames, allow_duplicate_classnames)
     weights = encoder.classifier({f"{name} (class {c})": texts for c, (name, texts) in enumerate(prompts)})
     encoded = time.perf_counter()
     present = presence(dataset, images.kept)

@@ -46,6 +46,7 @@ def evaluate_zero_shot(
     *,
     templates: Prompts | None = None,
     classnames: Sequence[str] | None = None,
+    allow_duplicate_classnames: bool = False,
     groups: Groups | None = None,
     main_metric: str = "acc1",
 ) -> TaskResult:
@@ -59,6 +60,7 @@ def evaluate_zero_shot(
         images: its features.
         templates: replace the data set's own: templates, or each class's prompts in full.
         classnames: C names that replace the data set's own, in the order of its labels.
+        allow_duplicate_classnames: take two of them that are equal; their images are ties, and the record names them.
         groups: what the metadata beside each label hold, from the catalogue, for the scores by group.
         main_metric: the catalogue's, which says what is measured over the groups.
 
@@ -67,7 +69,7 @@ def evaluate_zero_shot(
         DataError: scores that are NaN, metadata that do not fit `groups`.
     """
     start = time.perf_counter()
-    names, prompts = resolve_prompts(dataset, templates, classnames)
+    names, prompts = resolve_prompts(dataset, templates, classnames, allow_duplicate_classnames)
     # Two classes of one name stay two: a mapping needs keys that differ.
     weights = encoder.classifier({f"{name} (class {c})": texts for c, (name, texts) in enumerate(prompts)})
     encoded = time.perf_counter()
@@ -99,11 +101,15 @@ def evaluate_zero_shot(
 
 
 def resolve_prompts(
-    dataset: WdsDataset, templates: Prompts | None = None, classnames: Sequence[str] | None = None
+    dataset: WdsDataset,
+    templates: Prompts | None = None,
+    classnames: Sequence[str] | None = None,
+    allow_duplicate_classnames: bool = False,
 ) -> tuple[tuple[str, ...], list[tuple[str, list[str]]]]:
     """The names of the C classes, and each with its prompts; for the arguments see `evaluate_zero_shot`.
 
-    A data set may name two classes alike, as ImageNet's does; given names must differ unless its own names do not.
+    A data set may name two classes alike, as ImageNet's does; given names must differ unless its own names do not,
+    or the caller allows it.
 
     Raises:
         ConfigError: as `evaluate_zero_shot`.
@@ -117,7 +123,7 @@ def resolve_prompts(
         )
     own_twice = len(set(dataset.classnames)) < len(dataset.classnames)
     if classnames is not None:
-        check_class_names(names, "The class names given", allow_duplicates=own_twice)
+        check_class_names(names, "The class names given", allow_duplicates=own_twice or allow_duplicate_classnames)
     if isinstance(templates, Mapping):
         given = {name: templates.get(name) for name in names}
         missing = [name for name in given if given[name] is None or isinstance(given[name], str) or not given[name]]

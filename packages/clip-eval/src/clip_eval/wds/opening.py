@@ -153,7 +153,8 @@ def check_size(dataset: WdsDataset, expected: int, *, classes: int | None = None
     if found != expected:
         raise DataError(
             f"{dataset.folder / dataset.split}: {dataset.name} has {found} samples here and {expected} where its "
-            "scores were published. Fetch it again, or check that it is this split of this data set."
+            "scores were published. Fetch it again; if it is a part of it on purpose, say --any-size; if it is another "
+            "data set, call its folder otherwise."
         )
     if classes is not None and len(dataset.classnames) != classes:
         raise DataError(

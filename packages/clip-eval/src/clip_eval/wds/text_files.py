@@ -106,8 +106,8 @@ def check_class_names(classnames: Sequence[str], source: str, *, allow_duplicate
     if twice:
         raise DataError(
             f"{source}: {len(twice)} class name(s) occur more than once ({listed(twice)}), so their prompts are equal "
-            "and no model can tell the classes apart. Rename them, or allow duplicate class names and read the tie "
-            "bounds."
+            "and no model can tell the classes apart. Rename them, or allow duplicate class names "
+            "(--allow-duplicate-classes) and read the tie bounds."
         )
 
 
