@@ -56,3 +56,24 @@ def test_what_is_nothing_is_said_to_be_nothing(word: str) -> None:
 def test_a_set_without_a_public_copy_has_to_be_built() -> None:
     with pytest.raises(ConfigError, match=r"winoground is not on this machine.*clip-eval build"):
         select(["winoground"])
+
+
+@pytest.mark.parametrize("name", ["pets", "coco", "CIFAR-10", "flickr"])
+def test_a_folder_of_ones_own_is_not_a_known_set_by_a_nickname(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    (found,) = select([str(tmp_path / name)])
+    assert (found.name, found.entry) == (name, None)
+
+
+@pytest.mark.parametrize(
+    "name", ["wds_vtab-pets", "vtab-pets", "wds_vtab-pets_test", "wds_pets_test", "mscoco_captions"]
+)
+def test_a_folder_that_is_called_as_published_is_the_known_set(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    (found,) = select([str(tmp_path / name)])
+    assert found.name in ("vtab/pets", "mscoco_captions")
+
+
+def test_suites_are_found_as_clip_benchmark_spells_them() -> None:
+    assert [entry.name for entry in select(["VTAB_plus"])] == list(suite("vtab+").datasets)
+    assert len(suite("sugar_crepe").datasets) == 7

@@ -58,7 +58,7 @@ def select(words: Sequence[str], *, root: str | None = None) -> tuple[Selected, 
 def _words(words: Sequence[str]) -> list[str]:
     out: list[str] = []
     for word in words:
-        if word in SUITES:
+        if word.lower().replace("-", "_").replace("vtab_plus", "vtab+") in SUITES and not Path(word).is_dir():
             out.extend(suite(word).datasets)
         elif Path(word).is_file():
             lines = (line.partition("#")[0].strip() for line in Path(word).read_text(encoding="utf-8").splitlines())
@@ -78,7 +78,7 @@ def _locate(word: str, root: str | None) -> Selected:
     if "://" in word:
         return _at(word, word.partition("/tree/")[0].partition("@")[0].rstrip("/").rpartition("/")[2])
     if Path(word).is_dir():
-        return _at(word, Path(word).resolve().name)
+        return _folder(word)
     if root is not None:
         plain = name.replace("/", "-")
         places = [entry.folder] if entry is not None else []
@@ -110,6 +110,15 @@ def _locate(word: str, root: str | None) -> Selected:
             f"(`{command}`) and give its folder, or the folder above it as --data."
         )
     return Selected(name=entry.name, address=f"hf://datasets/{entry.address}", entry=entry)
+
+
+def _folder(address: str) -> Selected:
+    """A folder is a set of the catalogue where it is called as that, or wds_...; "pets" and "coco" are anybody's."""
+    last = Path(address).resolve().name
+    entry = lookup(last)
+    if entry is not None and not last.startswith("wds_") and last not in (entry.name, entry.name.replace("/", "-")):
+        entry = None
+    return Selected(name=last if entry is None else entry.name, address=address, entry=entry)
 
 
 def _at(address: str, last: str) -> Selected:

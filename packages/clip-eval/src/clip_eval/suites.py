@@ -99,6 +99,11 @@ _DECLARED = (
         datasets=("imagenet1k", "crossmodal3600", "multilingual_mscoco_captions", "xtd10", "xtd200", "flickr30k-200"),
     ),
     Suite(
+        name="sugar_crepe",
+        title="SugarCrepe's seven parts",
+        datasets=tuple(f"sugar_crepe/{part}" for part in SUGAR_CREPE),
+    ),
+    Suite(
         name="compositional",
         title="SugarCrepe's seven parts, Winoground, WinoGAViL",
         datasets=(*(f"sugar_crepe/{part}" for part in SUGAR_CREPE), "winoground", "winogavil"),
