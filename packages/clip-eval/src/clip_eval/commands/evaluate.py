@@ -247,17 +247,18 @@ def _evaluate_model(
         if ranks.first:
             require_writable(path.parent)
         if encoder is None:
+            bundle = ranks.together(lambda: _load(arguments, model, pretrained, ranks))
+            autocast = arguments.amp and bundle.model.logit_scale.device.type == "cuda"
             encoder = Encoder(
-                bundle=ranks.together(lambda: _load(arguments, model, pretrained, ranks)),
+                bundle=bundle,
                 batch_size=arguments.batch_size,
                 workers=arguments.num_workers,
                 progress=arguments.verbose,
                 store=FeatureStore(arguments.feature_root),
                 ranks=ranks,
+                precision="amp" if autocast else None,
             )
-            if arguments.amp and encoder.bundle.model.logit_scale.device.type == "cuda":
-                encoder.precision = "amp"
-            elif arguments.amp:
+            if arguments.amp and not autocast:
                 _log.info("features are computed in float32; CLIP_benchmark's autocast is bfloat16 on a CPU")
         wanted = Wanted(
             tasks=() if task is None else (task,),
