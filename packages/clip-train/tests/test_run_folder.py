@@ -88,15 +88,14 @@ def test_a_run_that_goes_on_finds_its_folder_as_it_was(make_config: Make) -> Non
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
 def test_two_programs_never_train_in_one_folder(make_config: Make) -> None:
     folder, _ = RunFolder.create(make_config(name="one"))
-    code = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'a'), fcntl.LOCK_EX); print('held', flush=True); input()"
+    code = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, 2); print('held', flush=True); input()"
     command = [sys.executable, "-c", code, str(folder.log)]
-    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert other.stdout is not None
-    assert other.stdout.readline() == b"held\n"
-    with pytest.raises(ConfigError, match="Another program is training in"), folder.hold():
-        pass
-    other.kill()
-    other.communicate()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline().strip() == b"held"
+        with pytest.raises(ConfigError, match="Another program is training in"), folder.hold():
+            pass
+        other.kill()
     with folder.hold():
         pass
 
