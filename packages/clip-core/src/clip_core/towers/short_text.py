@@ -43,7 +43,7 @@ def readable(tokens: Tensor) -> bool:
 
 
 def shorten(
-    tokens: Tensor, read: Tensor, device: torch.device
+    tokens: Tensor, read: Tensor, device: torch.device, *, undivided: bool = False
 ) -> list[PrefixTree] | list[SortedTexts] | list[PackedTexts]:
     """The texts up to the position of each that is its feature, in parts on `device`, as is fastest there.
 
@@ -54,8 +54,9 @@ def shorten(
         tokens: (B, S) ids that are `readable`, B at least 1.
         read: (B,) the position of each row that is its feature.
         device: of the weights.
+        undivided: one part also without gradients.
     """
-    kind, whole = device.type, torch.is_grad_enabled()
+    kind, whole = device.type, undivided or torch.is_grad_enabled()
     last = read.long().numpy()
     size = tokens.numel() if whole else _SIZES.get(kind, _OTHER_SIZE)
     trees = plant(tokens.long().numpy(), last, size)

@@ -44,6 +44,11 @@ class TextTransformer(TextTower):
         self.text_config = config
         self.context_length = config.context_length
         self.vocab_size = config.vocab_size
+        self.undivided = False
+        """Take the texts of a batch through the blocks in one part, also without gradients.
+
+        Processes that share each other's weights, block by block, must meet in the same number of calls.
+        """
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.cls_emb = nn.Parameter(torch.empty(config.width)) if config.class_token else None
         positions = config.context_length + int(config.class_token)
@@ -103,7 +108,9 @@ class TextTransformer(TextTower):
                 read = self._read_positions(tokens)
                 if lengths is not None and self.text_config.pool != "last":
                     check_reach(lengths, read)
-                return self._project_text(self.ln_final(self._read_short(shorten(tokens, read, device))))
+                return self._project_text(
+                    self.ln_final(self._read_short(shorten(tokens, read, device, undivided=self.undivided)))
+                )
             if lengths is not None and self.text_config.pool != "last" and plain(tokens):
                 return self._packed_features(tokens.to(device), lengths)
         tokens = tokens.to(device)

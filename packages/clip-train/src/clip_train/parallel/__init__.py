@@ -1,0 +1,8 @@
+"""How the model is spread over the processes, how it is compiled, and how many samples fit."""
+
+from __future__ import annotations
+
+from clip_train.parallel.sharding import clip_gradients, gathered, gradient_norm, is_sharded, local_parts, whole_bundle
+from clip_train.parallel.spreading import spread
+
+__all__ = ["clip_gradients", "gathered", "gradient_norm", "is_sharded", "local_parts", "spread", "whole_bundle"]
