@@ -16,11 +16,14 @@ from clip_train.checkpoint.resume import Origin, find_origin, is_continued, take
 from clip_train.checkpoint.saver import Saver
 from clip_train.config import TrainConfig
 from clip_train.data.loader import explain_dead_workers
+from clip_train.evaluating import Evaluations, open_evaluations
 from clip_train.guard import TrainingDiverged
 from clip_train.metrics import MetricsFile
 from clip_train.mirror import Mirror
 from clip_train.plan import Plan, prepare
+from clip_train.recording import Recording, find_cost
 from clip_train.run_folder import RunFolder, log_level
+from clip_train.sinks import open_sinks
 from clip_train.surviving import surviving
 from clip_train.trainer import Running, fit, start
 from clip_train.watchdog import Watchdog
@@ -75,13 +78,15 @@ def train(config: TrainConfig, *, progress: bool = False) -> RunResult:
             world.together(lambda: origin.check(plan))
         needed = sum(value.nbytes for value in plan.bundle.model.state_dict().values())
         world.first_does(lambda: RunFolder.check(config, bytes_needed=needed, again=again))
+        evaluations = world.together(lambda: open_evaluations(plan))
+        recording = Recording(plan, find_cost(plan))
         running = start(plan)
         if origin is not None:
             world.together(lambda: origin.restore(running))
         path, config = world.first_does(lambda: _create_folder(plan.config, again))
         # With the name that was chosen: this is what the folder's config.json states.
         running.plan = dataclasses.replace(plan, config=config)
-        return _train(running, RunFolder(path), origin, watchdog, progress and world.is_first)
+        return _train(running, RunFolder(path), origin, recording, evaluations, watchdog, progress and world.is_first)
 
 
 def _adopt(origin: Origin, config: TrainConfig, world: World) -> TrainConfig:
@@ -100,7 +105,13 @@ def _create_folder(config: TrainConfig, again: bool) -> tuple[Path, TrainConfig]
 
 
 def _train(
-    running: Running, folder: RunFolder, origin: Origin | None, watchdog: Watchdog, progress: bool
+    running: Running,
+    folder: RunFolder,
+    origin: Origin | None,
+    recording: Recording,
+    evaluations: Evaluations | None,
+    watchdog: Watchdog,
+    progress: bool,
 ) -> RunResult:
     plan, config = running.plan, running.plan.config
     first = plan.world.is_first
@@ -111,8 +122,8 @@ def _train(
             take_up(folder, config, origin)
 
         plan.world.first_does(take_up_alone)
-        if first:
-            stack.enter_context(folder.logging(debug=config.logging.debug))
+        if first or (config.logging.log_local and plan.world.local_rank == 0):
+            stack.enter_context(folder.logging(debug=config.logging.debug, rank=plan.world.rank))
         if first and config.run.remote_sync is not None:
             seconds, protocol = config.run.remote_sync_frequency, config.run.remote_sync_protocol
             stack.enter_context(Mirror(folder.path, config.run.remote_sync, seconds=seconds, protocol=protocol))
@@ -120,12 +131,20 @@ def _train(
         _log.info("clip-train with torch %s on %s, %s", torch.__version__, plan.device, config.run.precision)
         metrics = stack.enter_context(MetricsFile(folder.metrics)) if first else None
         show = stack.enter_context(_bar(plan, progress))
-        running.record, running.show = metrics.write if metrics else lambda values: None, show
+        if first and config.logging.copy_codebase:
+            folder.copy_code()
+        if metrics:
+            recording.write, recording.sinks = metrics.write, open_sinks(config, folder.path)
+            stack.callback(recording.sinks.close)
+            if evaluations is not None:
+                evaluations.begin(folder.path, running.state.steps)
+                evaluations.send = recording.sinks.add
+        running.record, running.show = recording, show
         saver = Saver(folder.checkpoints, plan, sync_records=metrics.sync if metrics else lambda: None)
         try:
             with explain_dead_workers(), saver, surviving(running, folder, saver, watchdog) as services:
-                fit(running, [*services, saver])
-            return _finish(running, config, folder)
+                fit(running, [*([evaluations] if evaluations else []), *services, saver, recording.pace])
+            return _finish(running, config, folder, recording)
         except KeyboardInterrupt:
             _log.warning(
                 "interrupted after %d of %d steps: %s has a record of each, no bundle was written",
@@ -133,21 +152,22 @@ def _train(
                 plan.total_steps,
                 folder.metrics,
             )
-            _write_summary(running, folder, finished=False)
+            _write_summary(running, folder, recording, finished=False)
             raise
         except Exception as error:
             _log.error("stopped after %d of %d steps: %s", running.state.steps, plan.total_steps, error)
-            _write_summary(running, folder, finished=False)
+            _write_summary(running, folder, recording, finished=False)
             raise
 
 
-def _write_summary(running: Running, folder: RunFolder, *, finished: bool) -> None:
+def _write_summary(running: Running, folder: RunFolder, recording: Recording, *, finished: bool) -> None:
     # Where the run was cut short the other processes may be gone: only what this one knows.
     if running.plan.world.is_first:
-        folder.write_summary(_summary(running, running.account.summary(), finished=finished))
+        recording.say()
+        folder.write_summary(_summary(running, recording, finished=finished))
 
 
-def _finish(running: Running, config: TrainConfig, folder: RunFolder) -> RunResult:
+def _finish(running: Running, config: TrainConfig, folder: RunFolder, recording: Recording) -> RunResult:
     plan, state = running.plan, running.state
     if state.loss is None:
         raise TrainingDiverged(f"None of the {state.steps} steps had a finite loss; no weights were written.")
@@ -158,7 +178,10 @@ def _finish(running: Running, config: TrainConfig, folder: RunFolder) -> RunResu
     for rank, findings in enumerate(plan.world.gather(running.account.findings())):
         if rank != plan.world.rank:
             running.account.merge(findings)
-    summary = _summary(running, running.account.summary(), finished=True)
+    if plan.world.size > 1:
+        recording.pace.compare(running)
+    recording.say()
+    summary = _summary(running, recording, finished=True)
     plan.world.first_does(lambda: _leave(plan, folder, summary))
     _log.info("bundle %s, loss %.5g, %.0f samples/s", folder.bundle, state.loss, summary["samples_per_second"])
     return RunResult(
@@ -180,7 +203,7 @@ def _leave(plan: Plan, folder: RunFolder, summary: dict[str, Any]) -> None:
     folder.write_summary(summary)
 
 
-def _summary(running: Running, account: dict[str, Any], *, finished: bool) -> dict[str, Any]:
+def _summary(running: Running, recording: Recording, *, finished: bool) -> dict[str, Any]:
     state = running.state
     speed = state.samples_seen / state.seconds if state.seconds else 0.0
     return {
@@ -190,7 +213,8 @@ def _summary(running: Running, account: dict[str, Any], *, finished: bool) -> di
         "config_sha256": running.plan.config.sha256,
         **dataclasses.asdict(state),
         "samples_per_second": speed,
-        **account,
+        **running.account.summary(),
+        **recording.summary(),
     }
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -33,8 +32,6 @@ from clip_train.precision import autocast
 from clip_train.schedule import learning_rate
 
 __all__ = ["Fit", "Running", "Service", "Stateful", "fit", "start"]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(slots=True)
@@ -147,6 +144,7 @@ def fit(running: Running, services: Sequence[Service] = ()) -> None:
     for step, micro in _steps(running):
         for batch in micro:
             running.account.add(batch)
+        tokens = sum(float(batch.lengths.sum()) for batch in micro) / (plan.share.size * accumulated)
         spent = functools.reduce(Spent.plus, (batch.spent for batch in micro))
         ready = time.perf_counter()
         clock.start()
@@ -158,7 +156,7 @@ def fit(running: Running, services: Sequence[Service] = ()) -> None:
         state.steps = step + 1
         state.samples_seen = state.steps * plan.global_batch
         state.seconds += beside + now - before
-        ledger.add(_Entry(step, names, values, now - before, ready - before, beside, spent, clock.take()))
+        ledger.add(_Entry(step, names, values, now - before, ready - before, beside, spent, tokens, clock.take()))
         running.agreed = ledger.take_agreed()
         running.at(step + 1, "between steps")
         for service in services:
@@ -248,6 +246,8 @@ class _Entry:
     beside: float
     """Of services, since the step before."""
     spent: Spent
+    tokens: float
+    """Of a caption, on average, on this process."""
     laps: Laps
 
 
@@ -308,6 +308,7 @@ class _Ledger:
                 "data_seconds": entry.waited,
                 "step_seconds": entry.seconds,
                 **_split(entry),
+                "text_tokens": entry.tokens,
                 "skipped_samples": int(skipped),
                 "truncated_captions": int(truncated),
                 "samples": _digest_of(digest),
@@ -315,8 +316,6 @@ class _Ledger:
             }
         )
         running.show(plan.global_batch, loss)
-        if number % plan.config.logging.log_every_n_steps == 0 or number in (1, plan.total_steps):
-            _log_step(plan, state, number, loss, rate, scale)
         guard.check(number)
 
 
@@ -363,18 +362,3 @@ def _check_model(model: Clip, batch: Batch) -> None:
             "The trained weights give features that are not finite; no weights were written. Lower --lr, lengthen "
             "--warmup, or set --grad-clip-norm."
         )
-
-
-def _log_step(plan: Plan, state: Fit, number: int, loss: float, rate: float, scale: float) -> None:
-    speed = state.samples_seen / state.seconds
-    left = (plan.total_steps - number) * plan.global_batch / speed
-    _log.info(
-        "step %d of %d, loss %.5g, lr %.3g, logit scale %.3f, %.0f samples/s, %.0f s left",
-        number,
-        plan.total_steps,
-        loss,
-        rate,
-        scale,
-        speed,
-        left,
-    )

@@ -1,0 +1,200 @@
+"""Evaluation while training: open_clip's numbers, clip-eval's records, and nothing disturbed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import clip_core
+from clip_core.errors import ConfigError, DataError
+from clip_eval.processes import Ranks
+from clip_hub.card.folder import find_epochs
+from clip_hub.card.results import read_curves
+from clip_train import TrainConfig, train
+from clip_train.evaluating.class_folders import open_classes, open_imagenet
+from clip_train.evaluating.turns import epoch_ended_by
+from clip_train.evaluating.validation import Validation, retrieval_metrics
+
+Make = Callable[..., TrainConfig]
+
+
+def records(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def classes(make: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three class folders with four images each."""
+    folder = tmp_path_factory.mktemp("classes")
+    for label, name in enumerate(("cat", "dog", "owl")):
+        (folder / name).mkdir()
+        for number in range(4):
+            (folder / name / f"{number}.png").write_bytes(make.png(100 * label + number))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shapes(make: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of clip-eval: twelve images of two classes in a shard."""
+    folder = tmp_path_factory.mktemp("data") / "shapes"
+    (folder / "test").mkdir(parents=True)
+    (folder / "classnames.txt").write_text("round thing\nlong thing\n", encoding="utf-8")
+    (folder / "zeroshot_classification_templates.txt").write_text("a photo of a {c}.\n", encoding="utf-8")
+    (folder / "test" / "nshards.txt").write_text("1", encoding="utf-8")
+    samples = [{"__key__": f"s{n:04d}", "png": make.png(n), "cls": str(n % 2).encode()} for n in range(12)]
+    make.shard(folder / "test" / "0.tar", samples)
+    return folder
+
+
+def test_a_run_evaluates_after_epochs_and_learns_the_same(
+    make_config: Make, make: Any, shards: str, classes: Path, shapes: Path, tmp_path: Path
+) -> None:
+    held_out = make.shard(tmp_path / "val.tar", [make.pair(n) for n in range(50, 63)])
+    given = {
+        "epochs": 3,
+        "val_data": str(held_out),
+        "imagenet_val": str(classes),
+        "eval_data": (str(shapes),),
+        "eval_share": 1.0,
+    }
+    plain = train(make_config(name="plain", epochs=3, force_patch_dropout=0.5))
+    result = train(make_config(name="mine", **given, force_patch_dropout=0.5))
+    assert [line["loss"] for line in records(result.folder)] == [line["loss"] for line in records(plain.folder)]
+    lines = records(result.folder, "evaluations.jsonl")
+    assert [(line["epoch"], line["step"], line["samples_seen"]) for line in lines] == [
+        (1, 5, 40),
+        (2, 10, 80),
+        (3, 15, 120),
+    ]
+    # Every epoch, every second one and the last, every epoch as time allows.
+    assert [("val/clip_val_loss" in line, "imagenet1k/acc1" in line, "shapes/acc1" in line) for line in lines] == [
+        (True, False, True),
+        (True, True, True),
+        (True, True, True),
+    ]
+    last = lines[-1]
+    assert last["val/imagenet-zeroshot-val-top1"] == last["imagenet1k/acc1"]
+    assert last["val/num_samples"] == 13
+    assert last["shapes/acc1_low"] <= last["shapes/acc1"] <= last["shapes/acc1_high"]
+    epochs = find_epochs(result.folder)
+    assert list(epochs) == [1, 2, 3]
+    curves = read_curves(epochs)
+    ((_, points),) = [(label, points) for label, points in curves.items() if label.startswith("shapes")]
+    assert [epoch for epoch, _ in points] == [1, 2, 3]
+    assert [row.value for _, row in points] == [line["shapes/acc1"] for line in lines]
+    # The last one is of the weights that are in the bundle.
+    bundle = clip_core.load(result.bundle)
+    again = Validation(result.config).run(bundle, Ranks())
+    assert again["clip_val_loss"] == pytest.approx(last["val/clip_val_loss"], rel=1e-6)
+    assert "evaluated in" in (result.folder / "out.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parity
+def test_validation_gives_open_clips_numbers(make_config: Make, make: Any, tmp_path: Path) -> None:
+    from open_clip_train.train import evaluate
+
+    path = make.shard(tmp_path / "val.tar", [make.pair(n) for n in range(20)])
+    config = make_config(val_data=str(path), batch_size=8)
+    bundle = clip_core.create("tiny")
+    found = Validation(config).run(bundle, Ranks())
+
+    class Peer(torch.nn.Module):
+        def forward(self, images: Any, texts: Any) -> dict[str, Any]:
+            images, texts = bundle.model.encode_image(images, True), bundle.model.encode_text(texts, True)
+            return {
+                "image_features": images,
+                "text_features": texts,
+                "logit_scale": bundle.model.logit_scale.exp(),
+            }
+
+    import io
+
+    import PIL.Image
+
+    pairs = [make.pair(n) for n in range(20)]
+    images = torch.stack([bundle.preprocess(PIL.Image.open(io.BytesIO(pair["png"]))) for pair in pairs])
+    texts = bundle.tokenizer([pair["txt"].decode() for pair in pairs])
+    batches = [(images[start : start + 8], texts[start : start + 8]) for start in (0, 8, 16)]
+    loader = type("Loader", (list,), {"num_samples": 20})(batches)
+    args = SimpleNamespace(
+        rank=0, distributed=False, horovod=False, device="cpu", precision="fp32", val_frequency=1, epochs=1,
+        save_logs=False, wandb=False, zeroshot_frequency=0,
+    )  # fmt: skip
+    theirs = evaluate(Peer(), {"val": SimpleNamespace(dataloader=loader)}, 1, args)
+    for name, value in theirs.items():
+        if name != "epoch":
+            assert found[name] == pytest.approx(float(value), rel=1e-5), name
+
+
+def test_bad_pairs_are_left_out_and_counted(make_config: Make, make: Any, tmp_path: Path) -> None:
+    samples = [make.pair(n) for n in range(10)]
+    samples[2]["png"] = b"torn"
+    samples[9]["txt"] = b" "
+    path = make.shard(tmp_path / "val.tar", samples)
+    bundle = clip_core.create("tiny")
+    found = Validation(make_config(val_data=str(path), batch_size=4)).run(bundle, Ranks())
+    assert (found["num_samples"], found["skipped_samples"]) == (8, 2)
+    first = Validation(make_config(val_data=str(path), batch_size=4, val_num_samples=2)).run(bundle, Ranks())
+    assert first["num_samples"] == 2
+    with pytest.raises(DataError):
+        Validation(make_config(val_data=str(tmp_path / "no.tar")))
+
+
+def test_ranks_are_those_of_a_sorted_row() -> None:
+    generator = np.random.default_rng(0)
+    images, texts = (
+        torch.nn.functional.normalize(torch.tensor(generator.normal(size=(30, 8)), dtype=torch.float32), dim=1)
+        for _ in range(2)
+    )
+    found = retrieval_metrics(images, texts, Ranks(), chunk=7)
+    scores = (images.double() @ texts.double().T).numpy()
+    for name, rows in (("image_to_text", scores), ("text_to_image", scores.T)):
+        places = np.array([(row > row[number]).sum() for number, row in enumerate(rows)])
+        assert found[f"{name}_mean_rank"] == pytest.approx(places.mean() + 1)
+        assert found[f"{name}_median_rank"] == np.floor(np.median(places)) + 1
+        for k in (1, 5, 10):
+            assert found[f"{name}_R@{k}"] == pytest.approx(np.mean(places < k))
+
+
+def test_class_folders_are_in_imagenets_order(classes: Path, shapes: Path, make: Any, tmp_path: Path) -> None:
+    found = open_classes(classes, "imagenet1k")
+    assert (found.classnames, found.labels) == (("cat", "dog", "owl"), (0,) * 4 + (1,) * 4 + (2,) * 4)
+    assert len(found.templates) == 80
+    for number in range(1000):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "a.JPEG").write_bytes(b"x")
+    numbered = open_classes(tmp_path, "imagenetv2")
+    assert numbered.labels == tuple(range(1000))
+    assert [sample.key for sample in numbered.samples[:3]] == ["0/a", "1/a", "2/a"]
+    assert numbered.classnames[0] == "tench"
+    assert open_imagenet(str(shapes), "imagenet1k").classnames == ("round thing", "long thing")
+    (tmp_path / "5" / "a.JPEG").unlink()
+    with pytest.raises(DataError, match="5 holds no image"):
+        open_classes(tmp_path, "imagenetv2")
+
+
+def test_epochs_end_where_their_last_sample_is() -> None:
+    plan: Any = SimpleNamespace(
+        global_batch=8, samples_per_epoch=20, config=SimpleNamespace(optim=SimpleNamespace(epochs=3))
+    )
+    assert [epoch_ended_by(plan, step) for step in range(1, 9)] == [None, None, 1, None, 2, None, None, 3]
+    plan.samples_per_epoch = 3
+    assert [epoch_ended_by(plan, step) for step in (1, 2)] == [2, 3]
+
+
+def test_what_cannot_be_evaluated_is_found_before_training(make_config: Make, classes: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="eval_share"):
+        make_config(eval_share=0.0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(clip_core.ClipError, match="no split 'test'"):
+        train(make_config(eval_data=(str(tmp_path / "empty"),)))
+    with pytest.raises(DataError, match="no folders of classes"):
+        train(make_config(imagenet_val=str(tmp_path / "empty")))
+    assert not (tmp_path / "logs").exists()
