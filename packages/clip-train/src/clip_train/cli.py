@@ -123,7 +123,7 @@ def _list_recipes(words: list[str]) -> None:
         print(f"  global batch: {recipe.global_batch}{processes}\n  weights: {', '.join(recipe.tags)}")
         print(f"  source: {recipe.source}")
         if recipe.begins_from:
-            print(f"  begins from: {recipe.begins_from} (--pretrained)")
+            print(f"  begins from: {recipe.begins_from}, which you have to give")
         if recipe.differs:
             print(f"  differs: {recipe.differs}")
     if not words:

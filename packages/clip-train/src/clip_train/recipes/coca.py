@@ -11,7 +11,7 @@ __all__ = ["coca_vit_b_32_laion2b", "coca_vit_l_14_coco", "coca_vit_l_14_laion2b
 
 _OPEN = (
     "Learning rate, warm-up, the number of processes and the samples of one round are not stated; the name says 90k "
-    "for the batch. The weights of both losses are OpenCLIP's defaults."
+    "for the batch, which may be rounded. The weights of both losses are OpenCLIP's defaults."
 )
 _LAION_2B: Fields = {"epochs": 1, "train_num_samples": 13_000_000_000}
 
@@ -19,7 +19,7 @@ _LAION_2B: Fields = {"epochs": 1, "train_num_samples": 13_000_000_000}
 @recipe(
     source="name of laion/CoCa-ViT-B-32-laion2B-s13B-b90k",
     tags=("coca_ViT-B-32:laion2b_s13b_b90k",),
-    global_batch=90112,
+    global_batch=90_000,
     differs=_OPEN,
 )
 def coca_vit_b_32_laion2b() -> Fields:
@@ -30,7 +30,7 @@ def coca_vit_b_32_laion2b() -> Fields:
 @recipe(
     source="name of laion/CoCa-ViT-L-14-laion2B-s13B-b90k",
     tags=("coca_ViT-L-14:laion2b_s13b_b90k",),
-    global_batch=90112,
+    global_batch=90_000,
     differs=_OPEN,
 )
 def coca_vit_l_14_laion2b() -> Fields:

@@ -18,6 +18,9 @@ __all__ = ["RECIPES", "Fields", "Recipe", "recipe"]
 
 Fields = dict[str, Any]
 
+# Fields that say which weights a run begins from.
+_BEGINNINGS = ("pretrained", "pretrained_image_path", "resume")
+
 RECIPES: dict[str, Recipe] = {}
 """Name -> recipe, in the order of their rooms."""
 
@@ -40,7 +43,7 @@ class Recipe:
     differs: str
     """What is not published, or cannot be stated as a configuration here; empty: nothing is known to differ."""
     begins_from: str
-    """The weights that it trains on, which `pretrained` has to name; empty: random ones, or stated."""
+    """The weights that it trains on, which the user has to name; empty: random ones, or stated."""
     stated: Callable[[], Fields]
     """The published fields; a field that is not among them has clip-train's default."""
 
@@ -77,10 +80,9 @@ class Recipe:
 
     def check(self, fields: Fields) -> None:
         """Raise `ConfigError` where `fields` lack the weights that this recipe begins from."""
-        if self.begins_from and not fields.get("pretrained") and not fields.get("resume"):
-            raise ConfigError(
-                f"The recipe {self.name} begins from {self.begins_from}: name its file with --pretrained."
-            )
+        if self.begins_from and not any(fields.get(name) for name in _BEGINNINGS):
+            flags = " or ".join(f"--{name.replace('_', '-')}" for name in _BEGINNINGS)
+            raise ConfigError(f"The recipe {self.name} begins from {self.begins_from}: give {flags}.")
 
     def remarks(self, fields: Fields, processes: int) -> list[str]:
         """What a run with `fields` should say first: where it differs from what was published."""
