@@ -22,7 +22,7 @@ from clip_train.metrics import MetricsFile
 from clip_train.mirror import Mirror
 from clip_train.plan import Plan, prepare
 from clip_train.recording import Recording, find_cost
-from clip_train.run_folder import RunFolder, log_level
+from clip_train.run_folder import RunFolder, early_log, log_level
 from clip_train.sinks import open_sinks
 from clip_train.surviving import surviving
 from clip_train.trainer import Running, fit, start
@@ -66,6 +66,7 @@ def train(config: TrainConfig, *, progress: bool = False) -> RunResult:
     with (
         join(config) as world,
         log_level(_level(config, world)),
+        early_log(),
         Watchdog(world, seconds=config.parallel.timeout_seconds) as watchdog,
     ):
         origin = world.first_does(lambda: find_origin(config))
