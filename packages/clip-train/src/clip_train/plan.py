@@ -20,7 +20,7 @@ from clip_core.towers.token_rows import needs_whole_rows
 from clip_train.config import ObjectiveConfig, TrainConfig
 from clip_train.data.decode import Decoder
 from clip_train.data.loader import Share
-from clip_train.data.order import Order
+from clip_train.data.ordering import build_order
 from clip_train.data.source import Source, open_source
 from clip_train.initial import augmentation, build_bundle, create_model
 from clip_train.objective import check_teacher
@@ -66,15 +66,16 @@ def prepare(config: TrainConfig, world: World | None = None) -> Plan:
     _refuse_to_run_in_a_worker()
     world = world or World(device=resolve_device(config.run.device))
     device = world.device
-    source = open_source(config.data)
+    source = open_source(config.data, rank=world.rank, ranks=world.size)
     bundle = build_bundle(config, device)
     _say_which_loss(config.objective, bundle.model)
-    samples_per_epoch = config.data.train_num_samples or len(source)
     local_batch, whole = config.optim.batch_size, config.optim.batch_size * world.size
     global_batch = whole * config.optim.accum_freq
+    order = build_order(config.data, source, config.run.seed, global_batch)
+    samples_per_epoch = config.data.train_num_samples or order.count
     total_steps = -(-config.optim.epochs * samples_per_epoch // global_batch)
     transform = build_transform(bundle.config.preprocess, train=True, augment=augmentation(config))
-    order, whole_rows = Order(config.run.seed, len(source)), needs_whole_rows(bundle.config)
+    whole_rows = needs_whole_rows(bundle.config)
     teacher = _build_teacher(config.objective, bundle, device)
     if teacher is not None:
         whole_rows = whole_rows or needs_whole_rows(teacher.config)

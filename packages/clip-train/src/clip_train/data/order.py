@@ -2,7 +2,8 @@
 
 A run is one line of slots, `step * batch_size + slot`. Slot g is position `g % count` of pass `g // count`, so a batch
 may straddle two passes, nothing is dropped at the end of a pass and nothing is repeated within one.
-What this room leaves out: what a sample is, and who reads it.
+What this room leaves out: what a sample is, who reads it, parts that come more often (`mixtures`), and shards that
+should be read one after the other (`windows`).
 """
 
 from __future__ import annotations
@@ -12,32 +13,29 @@ import math
 from clip_core.errors import DataError
 from clip_train.keyed import ORDER, mix
 
-__all__ = ["Order"]
+__all__ = ["Order", "Permutation"]
 
 _ROUNDS = 8
 
 
-class Order:
-    """The order of `count` samples under `seed`, a new one for every pass.
+class Permutation:
+    """A permutation of 0 to count - 1 under a key, in no memory.
 
     A generalised Feistel network over a rectangle that just holds `count` cells (Black and Rogaway 2002); the few
     cells beyond `count` are walked over.
     """
 
-    def __init__(self, seed: int, count: int) -> None:
-        """Raises `DataError` when there is no sample to order."""
-        if count < 1:
-            raise DataError("The training data holds no sample.")
-        self.seed = seed
+    __slots__ = ("_columns", "_keys", "_rows", "count")
+
+    def __init__(self, count: int, *key: int) -> None:
         self.count = count
         self._rows = math.isqrt(count - 1) + 1
         self._columns = -(-count // self._rows)
-        self._keys: tuple[int, tuple[int, ...]] = (-1, ())
+        self._keys = tuple(mix(*key, number) for number in range(_ROUNDS))
 
-    def sample(self, epoch: int, position: int) -> int:
-        """The sample at `position` of pass `epoch`; over all positions below `count`, every sample exactly once."""
-        keys = self._epoch_keys(epoch)
-        cell = position
+    def at(self, position: int) -> int:
+        """Where `position` goes; over all positions below `count`, every number exactly once."""
+        cell, keys = position, self._keys
         while True:
             row, column = divmod(cell, self._columns)
             for number in range(0, _ROUNDS, 2):
@@ -47,6 +45,23 @@ class Order:
             if cell < self.count:
                 return cell
 
+
+class Order:
+    """The order of `count` samples under `seed`, a new one for every pass."""
+
+    def __init__(self, seed: int, count: int) -> None:
+        """Raises `DataError` when there is no sample to order."""
+        if count < 1:
+            raise DataError("The training data holds no sample.")
+        self.seed = seed
+        self.count = count
+        """Positions of a pass."""
+        self._pass: tuple[int, Permutation | None] = (-1, None)
+
+    def sample(self, epoch: int, position: int) -> int:
+        """The sample at `position` of pass `epoch`; over all positions below `count`, every sample exactly once."""
+        return self._permuted(epoch, position)
+
     def substitute(self, epoch: int, position: int, attempt: int) -> int:
         """The sample that takes the place of a bad one at `position`, and of bad substitutes before `attempt`.
 
@@ -54,7 +69,9 @@ class Order:
         """
         return self.sample(epoch, (position + self.count // 2 + attempt) % self.count)
 
-    def _epoch_keys(self, epoch: int) -> tuple[int, ...]:
-        if self._keys[0] != epoch:
-            self._keys = (epoch, tuple(mix(ORDER, self.seed, epoch, number) for number in range(_ROUNDS)))
-        return self._keys[1]
+    def _permuted(self, epoch: int, position: int) -> int:
+        held, permutation = self._pass
+        if permutation is None or held != epoch:
+            permutation = Permutation(self.count, ORDER, self.seed, epoch)
+            self._pass = (epoch, permutation)
+        return permutation.at(position)

@@ -13,12 +13,14 @@ import logging
 from array import array
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from clip_core.errors import DataError, ImageError
 from clip_hub.retrying import Broken, retrying
 from clip_train.data.addresses import expand_parts, expand_shards, is_remote
+from clip_train.data.ahead import Ahead
 from clip_train.data.captions import json_caption
 from clip_train.data.fetching import ShardCache
 from clip_train.data.indexing import Indexed, Indexer
@@ -52,6 +54,7 @@ class ShardSource:
         """
         self._selection = selection or Selection()
         self._cache = cache
+        self._ahead: Ahead | None = None
         parts = expand_parts(pattern)
         self.groups: tuple[str, ...] = tuple(address for part in parts for address in part)
         self.left_out: dict[str, int] = {}
@@ -209,6 +212,17 @@ class ShardSource:
             return address
         assert self._cache is not None
         return str(self._cache.get(address, self._identities[number]))
+
+    def fetch_soon(self, samples: Sequence[int]) -> None:
+        """Begin to bring the shards that hold `samples`, in a thread of this process; reading waits for them."""
+        if self._ahead is None or not self._ahead.is_of_this_process:
+            self._ahead = Ahead(self.path)
+        for number in dict.fromkeys(map(self.group, samples)):
+            if is_remote(self.groups[number]):
+                self._ahead.want(number)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_ahead": None}
 
     def label(self, index: int) -> str:
         """Shard and key, "data/00000.tar:s0000012"."""
