@@ -10,6 +10,7 @@ import importlib
 import math
 import multiprocessing
 import os
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 import torch.distributed as dist
 
 import clip_core
-from clip_train import TrainConfig
+from clip_train import TrainConfig, train
 from clip_train.data.loader import StepDataset
 from clip_train.parallel import gathered, gradient_norm, is_sharded, whole_bundle
 from clip_train.plan import prepare
@@ -38,8 +39,8 @@ FIXED = {
     "grad_clip_norm": 0.5,
 }
 RUNS: dict[str, dict[str, Any]] = {
-    "ddp": {},
-    "fsdp": {"fsdp": True},
+    "ddp": {"ema_decay": 0.5},
+    "fsdp": {"fsdp": True, "ema_decay": 0.5},
     "fsdp kept": {"fsdp": True, "fsdp_no_reshard_after_forward": True},
     "ddp accumulated": {"accum_freq": 2, "epochs": 2},
     "fsdp accumulated": {"fsdp": True, "accum_freq": 2, "epochs": 2},
@@ -65,6 +66,10 @@ def run(name: str, shards: str, world: World) -> Found:
     found: Found = {key: [record[key] for record in records] for key in ("loss", "grad_norm", "updated", "logit_scale")}
     if name == "fsdp":
         found["encoded"] = encoded(running, world)
+    if running.average is not None:
+        with running.average.applied():
+            mean = whole_bundle(plan.bundle, world)
+            found["mean"] = None if mean is None else {k: v.clone() for k, v in mean.model.state_dict().items()}
     bundle = whole_bundle(plan.bundle, world)
     found["weights"] = None if bundle is None else bundle.model.state_dict()
     found["sharded"] = is_sharded(plan.bundle.model)
@@ -130,8 +135,26 @@ def process(rank: int, folder: Path, shards: str) -> None:
     parameter = torch.nn.Parameter(torch.zeros(()))
     parameter.grad = torch.tensor(3.0)
     found["plain norm"] = gradient_norm([parameter])
-    torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
+    found["bundles"] = whole_run(rank, folder, shards)
+    torch.save(found, folder / f"{rank}.pt")
+
+
+def whole_run(rank: int, folder: Path, shards: str) -> str:
+    """A run from its flags to its bundles, with sharded checkpoints; its folder."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": _PORT}
+    os.environ.update({"MASTER_ADDR": "127.0.0.1", **{key: str(value) for key, value in place.items()}})
+    fields = {**FIXED, **RUNS["fsdp"], "fsdp_checkpoint": "sharded", "logs": str(folder), "name": "run"}
+    return str(train(TrainConfig.of(train_data=shards, **fields)).folder)
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+_PORT = _free_port()
 
 
 def main(folder: Path, shards: str) -> int:

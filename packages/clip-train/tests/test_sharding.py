@@ -60,6 +60,22 @@ def test_pieces_train_as_replicas_do(found: Found, replicas: str, pieces: str) -
         torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-5, msg=name)
 
 
+def test_the_mean_of_the_weights_is_that_of_replicas(found: Found) -> None:
+    ours, theirs = found[0]["fsdp"], found[0]["ddp"]
+    for name, value in theirs["mean"].items():
+        torch.testing.assert_close(ours["mean"][name], value, rtol=0, atol=1e-5, msg=name)
+    assert not torch.equal(ours["mean"]["visual.proj"], ours["weights"]["visual.proj"])
+
+
+def test_a_run_in_pieces_leaves_bundles_and_checkpoints_like_any_other(found: Found) -> None:
+    folder = Path(found[0]["bundles"])
+    for name, kind in (("bundle", "weights"), ("bundle-ema", "mean")):
+        for key, value in clip_core.load(folder / name).model.state_dict().items():
+            torch.testing.assert_close(value, found[0]["fsdp"][kind][key], rtol=0, atol=1e-6, msg=key)
+    written = list(folder.rglob("*.distcp"))
+    assert len(written) == 2  # one of each process
+
+
 def test_each_process_keeps_half_of_the_weights_and_of_adams_memory(found: Found) -> None:
     whole = found[0]["ddp"]
     for rank in range(2):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from clip_train.config import OptimConfig
+from clip_train.parallel import is_sharded, local_parts
 
 if TYPE_CHECKING:
     from clip_train.trainer import Running
@@ -48,8 +49,9 @@ class WeightAverage:
         if running.state.steps % self._every:
             return
         parameters = dict(self._model.named_parameters())
-        means = list(self._mean.values())
-        moves = torch._foreach_sub([parameters[name].detach().float() for name in self._mean], means)
+        means = local_parts(self._mean.values())
+        weights = local_parts(parameters[name].detach() for name in self._mean)
+        moves = torch._foreach_sub([weight.float() for weight in weights], means)
         share = admitted.float() * (1 - self._decay**self._every)
         torch._foreach_mul_(moves, share)
         torch._foreach_add_(means, moves)
@@ -58,6 +60,10 @@ class WeightAverage:
     def applied(self) -> Iterator[None]:
         """The model has the mean for weights, in float32, and what it had again afterwards."""
         parameters = dict(self._model.named_parameters())
+        if is_sharded(self._model):
+            with self._written_over(parameters):
+                yield
+            return
         held = {name: parameters[name].data for name in self._mean}
         try:
             for name, mean in self._mean.items():
@@ -66,6 +72,17 @@ class WeightAverage:
         finally:
             for name, value in held.items():
                 parameters[name].data = value
+
+    @contextlib.contextmanager
+    def _written_over(self, parameters: dict[str, nn.Parameter]) -> Iterator[None]:
+        # The memory of a piece is known to what gathers it, so it cannot be exchanged for other memory.
+        pieces = local_parts(parameters[name].detach() for name in self._mean)
+        held = [piece.clone() for piece in pieces]
+        try:
+            torch._foreach_copy_(pieces, local_parts(self._mean.values()))
+            yield
+        finally:
+            torch._foreach_copy_(pieces, held)
 
     def state_dict(self) -> dict[str, Any]:
         """The mean by the names of the parameters, the tensors themselves."""
