@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,33 +28,46 @@ def add_adapters(model: Clip, given: ModelConfig) -> None:
     """Lock the towers that `given` names and add trainable low-rank matrices to every linear layer in them, in place.
 
     The additions begin at zero, so the model computes what it did. What is outside of these towers is left as it is,
-    trainable or not; their projections to the features, which are no layers, are locked with them.
+    trainable or not; their embeddings, norms and projections to the features are locked with them.
 
     Raises:
-        ConfigError: peft is not installed.
+        ConfigError: peft is not installed, or a tower has no linear layer.
     """
     peft = _peft()
     assert given.lora_rank is not None
-    outside = {id(p): p.requires_grad for name, p in model.named_parameters() if not _is_in(name, model, given)}
-    modules = [(name, module) for name, module in model.named_modules() if _is_in(f"{name}.", model, given)]
-    linear = [name for name, module in modules if type(module) is nn.Linear]
-    packed = [f"{name}.in_proj_weight" for name, module in modules if isinstance(module, Attention)]
-    if not linear:
-        raise ConfigError(f"lora_towers is {given.lora_towers!r}, and no layer there is linear; leave --lora-rank out.")
-    settings = peft.LoraConfig(
-        r=given.lora_rank,
-        lora_alpha=given.lora_alpha if given.lora_alpha is not None else 2 * given.lora_rank,
-        lora_dropout=0.0,
-        target_modules=linear,
-        target_parameters=packed or None,
-    )
-    originals = list(model.named_parameters())
-    peft.inject_adapter_in_model(settings, model)
-    for _, parameter in originals:
-        # peft locks all that is no addition of its own.
-        parameter.requires_grad_(outside.get(id(parameter), False))
-    added = sum(p.numel() for name, p in model.named_parameters() if ".lora_" in name)
-    _log.info("LoRA of rank %d on %d layers, %s numbers", given.lora_rank, len(linear) + len(packed), f"{added:,}")
+    alpha = given.lora_alpha if given.lora_alpha is not None else 2 * given.lora_rank
+    for tower, root in _roots(model).items():
+        if given.lora_towers not in ("both", tower):
+            continue
+        linear = [name for name, module in root.named_modules() if type(module) is nn.Linear]
+        packed = [f"{n}.in_proj_weight" for n, module in root.named_modules() if isinstance(module, Attention)]
+        if not linear:
+            raise ConfigError(f"No layer of the {tower} tower is linear; leave it out of --lora-towers.")
+        for name, parameter in model.named_parameters():
+            if name.startswith("visual.") == (tower == "image") and not name.startswith(("logit_", "text_decoder.")):
+                parameter.requires_grad_(False)
+        settings = peft.LoraConfig(
+            r=given.lora_rank,
+            lora_alpha=alpha,
+            lora_dropout=0.0,
+            # A list would be of endings, a text is of whole names.
+            target_modules="|".join(re.escape(name) for name in linear),
+            target_parameters=packed or None,
+        )
+        peft.inject_adapter_in_model(settings, root)
+        added = sum(p.numel() for name, p in root.named_parameters() if ".lora_" in name)
+        _log.info(
+            "LoRA of rank %d on %d layers of the %s tower, %s numbers",
+            settings.r,
+            len(linear + packed),
+            tower,
+            f"{added:,}",
+        )
+
+
+def _roots(model: Clip) -> dict[str, nn.Module]:
+    """Tower -> the module with all its layers."""
+    return {"image": model.visual, "text": model.get_submodule("text" if model.text_prefix else "transformer")}
 
 
 def has_adapters(model: nn.Module) -> bool:
@@ -69,23 +83,18 @@ def merged(model: Clip) -> Clip:
 
 
 def save_adapters(model: Clip, folder: Path) -> None:
-    """Write the additions and how they were made as peft does: adapter_config.json, adapter_model.safetensors."""
+    """Write the additions and how they were made as peft does, each tower's into a folder of its name."""
     peft = _peft()
     from safetensors.torch import save_file
 
-    held: Any = model.peft_config
-    held["default"].save_pretrained(str(folder))
-    tensors = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
-    save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, folder / "adapter_model.safetensors")
-
-
-def _is_in(name: str, model: Clip, given: ModelConfig) -> bool:
-    if name.startswith(("logit_", ".")):
-        return False
-    image = name.startswith("visual.")
-    if not image and (model.text_prefix and not name.startswith(model.text_prefix)):
-        return False
-    return given.lora_towers in ("both", "image" if image else "text")
+    for tower, root in _roots(model).items():
+        held: Any = getattr(root, "peft_config", None)
+        if held is None:
+            continue
+        held["default"].save_pretrained(str(folder / tower))
+        tensors = peft.get_peft_model_state_dict(root, save_embedding_layers=False)
+        plain = {name: value.contiguous().cpu() for name, value in tensors.items()}
+        save_file(plain, folder / tower / "adapter_model.safetensors")
 
 
 def _unwrap(parent: nn.Module) -> None:

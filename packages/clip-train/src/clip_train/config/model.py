@@ -65,8 +65,9 @@ class ModelConfig(Schema):
     def check(self) -> None:
         self.require(bool(self.model.strip()), "model", "an architecture name; clip_core.list_models() lists them")
         self.require(self.image_std is None or min(self.image_std) > 0, "image_std", "three numbers above 0")
-        sides = self.force_image_size if isinstance(self.force_image_size, tuple) else (self.force_image_size or 1,)
-        self.require(min(sides) >= 1, "force_image_size", "1 or more")
+        size = self.force_image_size
+        smallest = size if isinstance(size, int) else 1 if size is None else min(size)
+        self.require(smallest >= 1, "force_image_size", "1 or more")
         self.require(
             self.force_context_length is None or self.force_context_length >= 1, "force_context_length", "1 or more"
         )
