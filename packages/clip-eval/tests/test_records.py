@@ -294,3 +294,12 @@ def test_what_was_left_out_is_in_the_record(make_classification, tmp_path: Path)
     assert facts["excluded"]["first"] == [{"name": "0.tar:s1.png", "reason": "cut short"}]
     whole = dataclasses.replace(images, excluded=())
     assert dataset_facts(dataset, whole)["excluded"]["sha256"] != facts["excluded"]["sha256"]
+
+
+def test_equal_outcomes_are_equal_files(tmp_path: Path) -> None:
+    """safetensors writes the entries of its metadata in an order that changes from one file to the next."""
+    outcomes = {f"recall@{k}": Outcomes(torch.ones(4), torch.arange(4)) for k in range(12)}
+    for number in range(4):
+        write_outcomes(tmp_path / str(number), outcomes)
+    assert len({(tmp_path / str(number)).read_bytes() for number in range(4)}) == 1
+    assert list(read_outcomes(tmp_path / "0")) == sorted(outcomes)

@@ -5,6 +5,7 @@ Shapes: Q queries. What is not here: the samples' lines and the pictures.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from clip_eval.tasks.result import Outcomes
 
 __all__ = ["read_outcomes", "read_tensors", "write_outcomes", "write_tensors"]
 
-_VALUES, _CLUSTERS = "values/", "clusters/"
+_VALUES, _CLUSTERS, _OWNERS = "values/", "clusters/", "clusters"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -30,7 +31,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
     copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
-        save_file(copies, path, metadata={"format": "pt", **(metadata or {})})
+        save_file(copies, path, metadata=dict(metadata or {"format": "pt"}))
     except SafetensorError as error:
         raise OSError(str(error)) from error
 
@@ -52,10 +53,12 @@ def write_outcomes(path: Path, outcomes: Mapping[str, Outcomes]) -> None:
     owners: dict[str, str] = {}
     for name, entry in outcomes.items():
         tensors[_VALUES + name] = entry.values.float()
-        same = [owner for owner in set(owners.values()) if torch.equal(tensors[_CLUSTERS + owner], entry.clusters)]
+        earlier = dict.fromkeys(owners.values())
+        same = [owner for owner in earlier if torch.equal(tensors[_CLUSTERS + owner], entry.clusters)]
         owners[name] = same[0] if same else name
         tensors[_CLUSTERS + owners[name]] = entry.clusters
-    write_tensors(path, tensors, owners)
+    # One entry: safetensors writes several in another order each time, and the file would have another hash.
+    write_tensors(path, tensors, {_OWNERS: json.dumps(owners)})
 
 
 def read_outcomes(path: Path) -> dict[str, Outcomes]:
@@ -64,8 +67,9 @@ def read_outcomes(path: Path) -> dict[str, Outcomes]:
 
     tensors = read_tensors(path)
     with safe_open(path, "pt") as file:
-        owners = file.metadata() or {}
+        metadata = file.metadata() or {}
     try:
+        owners = json.loads(metadata[_OWNERS]) if _OWNERS in metadata else metadata
         found = {
             name.removeprefix(_VALUES): Outcomes(values, tensors[_CLUSTERS + owners[name.removeprefix(_VALUES)]])
             for name, values in tensors.items()
