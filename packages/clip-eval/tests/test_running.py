@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import webdataset
 
 import clip_core
 from clip_core import Bundle
@@ -108,6 +111,27 @@ def test_doubled_words_of_ones_own_are_refused_unless_allowed(
     wanted = Wanted(languages=("xx",), words=words, allow_duplicate_classes=True)
     ((_, record),) = run(encoder, datasets, wanted, model_name="m")
     assert record.result.details["duplicate_classnames"][0]["name"] == "un"  # type: ignore[union-attr]
+
+
+def test_every_question_of_a_set_of_ones_own_is_asked(
+    encoder: Encoder, png: Callable[..., bytes], tmp_path: Path
+) -> None:
+    folder = tmp_path / "people"
+    (folder / "test").mkdir(parents=True)
+    with webdataset.TarWriter(str(folder / "test" / "0.tar")) as shard:
+        for number in range(6):
+            answers = io.BytesIO()
+            np.save(answers, np.asarray([number % 2, 2 - number % 3]))
+            shard.write({"__key__": f"s{number}", "png": png(number), "cls": b"0", "npy": answers.getvalue()})
+    (folder / "test" / "nshards.txt").write_text("1\n")
+    (folder / "classnames.txt").write_text("hat:none\nhat:some\nage:young\nage:middle\nage:old\n")
+    (folder / "zeroshot_classification_templates.txt").write_text("hat:a person with {c} hat\nage:a {c} person\n")
+    with pytest.raises(DataError, match="metadata_fields"):
+        list(run(encoder, select([str(folder)]), Wanted(), model_name="m"))
+    (folder / "about.json").write_text(json.dumps({"metadata_fields": ["hat", "age"]}))
+    records = [record for _, record in run(encoder, select([str(folder)]), Wanted(), model_name="m")]
+    assert [record.facts["settings"]["objective"] for record in records] == ["hat", "age"]  # type: ignore[union-attr]
+    assert [len(record.result.details["classes"]) for record in records] == [2, 3]  # type: ignore[union-attr]
 
 
 def test_probes_of_other_splits_are_other_records(make_classification: Make) -> None:

@@ -12,6 +12,7 @@ import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from clip_core.errors import ConfigError, DataError, listed
@@ -23,6 +24,7 @@ from clip_eval.prompts import languages_for, prompts_for
 from clip_eval.records import Record, SavedRecord, find_record, model_facts, record_name, shards_sha256
 from clip_eval.selection import Selected
 from clip_eval.wds import WdsDataset, check_size, open_dataset
+from clip_eval.wds.text_files import objectives_in
 
 __all__ = ["Wanted", "open_selected", "run"]
 
@@ -146,10 +148,16 @@ def _objectives(selected: Selected, wanted: Wanted, encoder: Encoder) -> Iterato
     objectives = entry.objectives if entry is not None else ()
     # "toxic" asks a question that no column of the metadata answers.
     answered = [name for name in objectives if entry and entry.groups and name in entry.groups.fields]
+    if entry is None:
+        answered = list(objectives_in(encoder.ranks.together(functools.partial(_fetch, selected, wanted, encoder))))
     for objective in answered or ("",):
         yield encoder.ranks.together(
             functools.partial(open_selected, selected, wanted, progress=encoder.progress, objective=objective)
         )
+
+
+def _fetch(selected: Selected, wanted: Wanted, encoder: Encoder) -> Path:
+    return fetch_dataset(selected.address, split=wanted.split, cache_dir=wanted.cache_dir, progress=encoder.progress)
 
 
 def _options(wanted: Wanted, selected: Selected, dataset: WdsDataset, language: str | None) -> Options:

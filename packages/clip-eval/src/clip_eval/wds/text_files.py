@@ -21,6 +21,7 @@ __all__ = [
     "check_class_names",
     "choose_objective",
     "decode",
+    "objectives_in",
     "read_about",
     "read_count",
     "read_kind",
@@ -126,10 +127,26 @@ def choose_objective(
         )
     if objective not in known and known:
         told = f"has no objective {objective!r}" if objective else "asks several questions of the same images"
-        raise DataError(f'{source}: {told}; choose one of {", ".join(known)} (objective="{known[0]}").')
+        raise DataError(
+            f'{source}: {told}; choose one of {", ".join(known)} (objective="{known[0]}"). Their right answers are '
+            'columns of the metadata (.npy), whose names stand in about.json under "metadata_fields".'
+        )
     if not known:
         return names, templates
     return _of_objective(names, objective), _of_objective(templates, objective)
+
+
+def objectives_in(root: Path) -> tuple[str, ...]:
+    """The questions in front of a set's class names whose answers are a column of the metadata in `about.json`.
+
+    None for a set that lacks a file, or asks one question only.
+    """
+    paths = root / "classnames.txt", root / "zeroshot_classification_templates.txt"
+    if not all(path.exists() for path in paths):
+        return ()
+    fields = read_about(root).get("metadata_fields")
+    known = _objectives(*(read_names(path) for path in paths))
+    return tuple(name for name in known if isinstance(fields, list) and name in fields)
 
 
 def _objectives(names: Sequence[str], templates: Sequence[str]) -> list[str]:
