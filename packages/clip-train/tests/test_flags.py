@@ -12,8 +12,8 @@ from clip_train import flags
 from clip_train.beginnings import complete
 from clip_train.config import KeyValues
 from clip_train.config.flag import flag as declare
-from clip_train.flags import build_parser, not_built, parse
-from clip_train.peer_flags import MAIN, NEVER, VERSION_3
+from clip_train.flags import build_parser, not_built, parse, read
+from clip_train.peer_flags import MAIN, NEVER, NOT_NEEDED, VERSION_3
 
 pytestmark = pytest.mark.parity
 
@@ -181,6 +181,14 @@ def test_progress_is_no_part_of_the_configuration() -> None:
 def test_what_is_wrong_is_named(words: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         config(*words)
+
+
+def test_a_flag_that_is_not_needed_is_taken_and_named() -> None:
+    given = read([*BASE, "--length-bucketing", "--bucket-pool", "2048", "--text-pad-mult=8"])
+    assert given.resolve() == config()
+    said = [sentence.split()[0] for sentence in given.not_needed]
+    assert said == ["--length-bucketing", "--bucket-pool", "--text-pad-multiple"]
+    assert not {*NOT_NEEDED} & {*not_built(), *NEVER}
 
 
 @pytest.mark.parametrize("flag", [*not_built(), *NEVER])

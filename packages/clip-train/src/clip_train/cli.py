@@ -61,6 +61,8 @@ def _dispatch(words: list[str]) -> None:
         return _show(words[1:])
     if command == "recipes":
         return _list_recipes(words[1:])
+    if command == "preflight":
+        return _preflight(words[1:])
     if command == "recipe":
         words = ["--recipe", *words[1:]]
     if not words:
@@ -107,9 +109,19 @@ def _say_first(given: Given) -> None:
     place = find_place()
     if place.rank != 0:
         return
+    for said in given.not_needed:
+        logging.getLogger(__name__).warning("%s", said)
     if given.recipe is not None:
         for remark in given.recipe.remarks(given.fields, place.size):
             logging.getLogger(__name__).warning("recipe %s: %s", given.recipe.name, remark)
+
+
+def _preflight(words: list[str]) -> None:
+    from clip_train.flags import parse
+    from clip_train.preflight import fly
+
+    config, _ = parse(words)
+    print("\n".join(fly(config)))
 
 
 def _list_recipes(words: list[str]) -> None:

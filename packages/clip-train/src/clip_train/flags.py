@@ -20,7 +20,7 @@ from clip_train.beginnings import complete
 from clip_train.config import AugmentConfig, KeyValues, TrainConfig, groups
 from clip_train.config.files import fields_of
 from clip_train.config.spellings import ALIASES, REFUSED_VALUES, SYNONYMS
-from clip_train.peer_flags import MAIN, NEVER, VERSION_3
+from clip_train.peer_flags import MAIN, NEVER, NOT_NEEDED, VERSION_3
 from clip_train.recipes import Recipe, find
 
 __all__ = ["Given", "build_parser", "not_built", "parse", "read"]
@@ -50,6 +50,8 @@ class Given:
     """`progress`: about output only."""
     recipe: Recipe | None = None
     """What `--recipe` names."""
+    not_needed: tuple[str, ...] = ()
+    """What to say of flags that change nothing here."""
 
     def resolve(self) -> TrainConfig:
         """The run."""
@@ -72,6 +74,7 @@ def read(arguments: Sequence[str]) -> Given:
     namespace, unknown = parser.parse_known_args(complete(arguments, parser._option_string_actions))
     given = vars(namespace)
     refused: list[str] = given.pop("_refused", [])
+    not_needed: list[str] = given.pop("_not_needed", [])
     if unknown:
         raise ConfigError(_describe_unknown(unknown))
     if refused:
@@ -92,7 +95,7 @@ def read(arguments: Sequence[str]) -> Given:
         recipe.check(fields)
     # open_clip's default, on which commands in its README rely.
     fields.setdefault("model", "RN50")
-    return Given(fields, origins, output, recipe)
+    return Given(fields, origins, output, recipe, tuple(not_needed))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -133,6 +136,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="progress bar on stderr (default: where stderr is a terminal)",
     )
     parser.add_argument("--version", action="version", version=f"clip-train {__version__}")
+    for flag, (values, why) in NOT_NEEDED.items():
+        counted = 0 if values == 0 else None
+        text = f"taken and not needed: {why}"
+        output.add_argument(f"--{flag}", action=_NotNeeded, nargs=counted, metavar="N" if values else None, help=text)
     for flag in (*not_built(), *NEVER):
         parser.add_argument(f"--{flag}", action=_Refuse, nargs="*", help=argparse.SUPPRESS)
     return parser
@@ -140,7 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def not_built() -> list[str]:
     """The flags of open_clip that no field of the configuration has: refused by name."""
-    built = _built()
+    built = {*_built(), *NOT_NEEDED}
     return [flag for flag in dict.fromkeys((*VERSION_3, *MAIN)) if flag not in NEVER and flag not in built]
 
 
@@ -242,6 +249,15 @@ class _Refuse(argparse.Action):
         reason = NEVER.get(name, "clip-train does not have it yet; leave it out, or train with open_clip")
         refused = [*getattr(namespace, "_refused", []), f"--{name}: {reason}."]
         namespace._refused = refused
+
+
+class _NotNeeded(argparse.Action):
+    """Notes a flag of open_clip that changes nothing here; whoever trains is told."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        name = self.option_strings[0].removeprefix("--")
+        said = f"--{name} is not needed: {NOT_NEEDED[name][1]}"
+        namespace._not_needed = [*getattr(namespace, "_not_needed", []), said]
 
 
 class _KeyValues(argparse.Action):

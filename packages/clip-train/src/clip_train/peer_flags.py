@@ -7,7 +7,7 @@ is to be done here. What this room leaves out: what the flags mean.
 
 from __future__ import annotations
 
-__all__ = ["MAIN", "NEVER", "VERSION_3"]
+__all__ = ["MAIN", "NEVER", "NOT_NEEDED", "VERSION_3"]
 
 # In 3.3.0 and in main.
 _BOTH = (
@@ -80,3 +80,13 @@ NEVER: dict[str, str] = {
     **dict.fromkeys(_AUDIO, "clip-train trains on images and texts, not on sound"),
 }
 """Flags that are refused -> what to do instead."""
+
+_PACKED = "captions are computed on their own tokens alone, without padding, in whatever order they come"
+NOT_NEEDED: dict[str, tuple[int, str]] = {
+    "length-bucketing": (0, _PACKED),
+    "bucket-pool": (1, _PACKED),
+    "bucket-chunk": (1, _PACKED),
+    "bucket-prefetch-pools": (1, _PACKED),
+    "text-pad-multiple": (1, _PACKED),
+}
+"""Flags that are taken, and said to change nothing -> number of their values, and why. They are no fields."""
