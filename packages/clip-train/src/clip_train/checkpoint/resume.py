@@ -15,6 +15,7 @@ from typing import Any
 
 from clip_core.errors import CheckpointMismatch, ConfigError, StorageError
 from clip_train.checkpoint import disk, full, ledger, sharded
+from clip_train.checkpoint.foreign import ForeignOrigin
 from clip_train.checkpoint.manifest import MANIFEST, newest, published, sweep, verify
 from clip_train.checkpoint.state import fingerprint, restore
 from clip_train.config import TrainConfig
@@ -117,7 +118,7 @@ class Origin:
             _log.info("going on after step %d of %d from %s", self.step, plan.total_steps, self.folder)
 
 
-def find_origin(config: TrainConfig) -> Origin | None:
+def find_origin(config: TrainConfig) -> Origin | ForeignOrigin | None:
     """The checkpoint that `config` names; None: begin at the beginning. Raises `ConfigError`."""
     asked = config.checkpoint.resume
     if asked is None:
@@ -139,6 +140,8 @@ def find_origin(config: TrainConfig) -> Origin | None:
     for root in (path / CHECKPOINTS, path):
         if published(root):
             return _newest(root)
+    if path.is_file() and path.suffix == ".pt":
+        return ForeignOrigin(path)
     if not path.exists():
         raise ConfigError(f"--resume {path}: there is no such file or folder.")
     raise ConfigError(
@@ -146,7 +149,7 @@ def find_origin(config: TrainConfig) -> Origin | None:
     )
 
 
-def is_continued(config: TrainConfig, origin: Origin | None) -> bool:
+def is_continued(config: TrainConfig, origin: Origin | ForeignOrigin | None) -> bool:
     """Whether the run goes on in the folder that `config` names, rather than in one of its own."""
     if config.run.name is None:
         return False
@@ -156,7 +159,7 @@ def is_continued(config: TrainConfig, origin: Origin | None) -> bool:
     return config.checkpoint.resume == "latest"
 
 
-def take_up(folder: RunFolder, config: TrainConfig, origin: Origin | None) -> None:
+def take_up(folder: RunFolder, config: TrainConfig, origin: Origin | ForeignOrigin | None) -> None:
     """Bring the folder of a run to where `origin` (None: the beginning) stands; the first process calls it.
 
     Checkpoints that are newer than `origin` are set aside, records after it are cut off. Raises `StorageError`.

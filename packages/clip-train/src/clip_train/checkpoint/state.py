@@ -23,7 +23,17 @@ from clip_train.checkpoint.tree import Unpackable, pack, unpack
 from clip_train.data.source import Source
 from clip_train.trainer import Running
 
-__all__ = ["Snapshot", "aligned", "fingerprint", "is_divided", "restore", "take", "whole"]
+__all__ = [
+    "Snapshot",
+    "aligned",
+    "fingerprint",
+    "is_divided",
+    "load_model",
+    "load_optimizer",
+    "restore",
+    "take",
+    "whole",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -117,7 +127,7 @@ def restore(running: Running, held: Snapshot, source: object) -> None:
     """
     plan = running.plan
     model = plan.bundle.model
-    _load_model(model, held.model, source)
+    load_model(model, held.model, source)
     states = {name: unpack(tree, held.parts[name]) for name, tree in held.header["parts"].items()} | held.foreign
     names = _parameter_names(model, running.optimizer)
     if names != held.header["parameters"]:
@@ -128,7 +138,7 @@ def restore(running: Running, held: Snapshot, source: object) -> None:
             + (f" ({odd[0]} is in one of the two alone)" if odd else "")
             + ". Go on with the same flags for what is locked and for decay, or begin with --pretrained."
         )
-    _load_optimizer(running.optimizer, states["optimizer"])
+    load_optimizer(running.optimizer, states["optimizer"])
     running.guard.load_state_dict(states["guard"])
     if plan.world.is_first:
         # What all processes had found; together at the end of the run it must count once.
@@ -189,7 +199,8 @@ def _parameter_names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list
 
 
 @torch.no_grad()
-def _load_model(model: nn.Module, held: Mapping[str, Tensor], source: object) -> None:
+def load_model(model: nn.Module, held: Mapping[str, Tensor], source: object) -> None:
+    """Copy `held` into `model`, divided as that is; raises `CheckpointMismatch` where names or shapes differ."""
     own = model.state_dict()
     odd = sorted(own.keys() ^ held.keys())
     if odd:
@@ -207,7 +218,7 @@ def _load_model(model: nn.Module, held: Mapping[str, Tensor], source: object) ->
         value.copy_(aligned(held[name], value))
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, held: dict[str, Any]) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, held: dict[str, Any]) -> None:
     """State from `held`; of the groups only what the configuration does not say."""
     own = optimizer.state_dict()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
