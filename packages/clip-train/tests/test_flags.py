@@ -97,14 +97,16 @@ def test_a_beginning_may_be_a_flag_of_ours_and_a_value_is_left_alone() -> None:
     assert config("--batch_size=3", "--name", "a_b").optim.batch_size == 3
 
 
-def test_defaults_are_those_of_open_clip_unless_the_changelog_says_so(peer: argparse.ArgumentParser) -> None:
-    resolved = {k: v for group in config().to_json().values() for k, v in group.items()}
+def test_defaults_are_those_of_open_clip_unless_the_readme_says_so(peer: argparse.ArgumentParser) -> None:
+    resolved = config().fields()
     theirs = {action.dest: action.default for action in peer._actions}
-    for name in ("batch_size", "epochs", "wd", "warmup", "workers", "lr_scheduler", "seed", "logs", "name",
-                 "grad_clip_norm", "log_every_n_steps", "pretrained", "csv_separator", "csv_img_key",
-                 "csv_caption_key", "train_num_samples", "dataset_type", "debug", "siglip", "local_loss",
-                 "gather_with_grad"):  # fmt: skip
-        assert resolved[name] == theirs[name], name
+    given = {"train_data", "model"}
+    # open_clip fills Adam's in later, from the name of the model, which test_config compares.
+    later = {"lr", "beta1", "beta2", "eps"}
+    other = {"device", "precision", "loss_dist_impl", "aug_cfg"}
+    compared = set(resolved) & set(theirs) - given - later - other
+    assert len(compared) > 60
+    assert {name: resolved[name] for name in compared} == {name: theirs[name] for name in compared}
 
 
 def test_values_reach_their_fields() -> None:
