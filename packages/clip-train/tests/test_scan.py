@@ -127,3 +127,13 @@ def test_names_are_split_as_webdataset_splits_them() -> None:
         assert split_name(name) == (None if key is None else (key, extension.lower())), name
     # Data about the shard, and what macOS leaves behind.
     assert split_name("__meta__/a.txt") is split_name("a/.b.txt") is None
+
+
+def test_a_long_end_of_zeros_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    write(path, samples(40), tarfile.USTAR_FORMAT)
+    data = path.read_bytes()
+    path.write_bytes(data[:9216] + bytes(len(data) - 9216))
+    found = scan_tar(path)
+    assert [member.name for member in found.members] == ["s000.jpg", "s000.txt", "s001.jpg", "s001.txt"]
+    assert "nothing but zeros from byte 9216" in found.damage[0]

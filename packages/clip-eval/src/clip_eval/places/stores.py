@@ -124,7 +124,9 @@ class _Web:
         request = urllib.request.Request(url, headers=named, method=method)
         try:
             return urllib.request.urlopen(request, timeout=_TIMEOUT)
-        except urllib.error.HTTPError:
+        except urllib.error.HTTPError as error:
+            # It holds the connection open for a body that nobody reads.
+            error.close()
             raise
         except (http.client.HTTPException, OSError) as error:
             raise Broken(f"no connection that holds ({_reason(error)})") from error

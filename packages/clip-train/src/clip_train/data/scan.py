@@ -20,6 +20,8 @@ UNDECODED = "surrogateescape"
 
 _BLOCK = 512
 _CHUNK = 1 << 20
+# Programs fill up the last record, 10 kB as a rule; more zeros are what a torn write or transfer leaves.
+_LONGEST_END = 1 << 16
 # webdataset's rule: the key is the path up to the first dot of the basename, the extension is everything after it.
 _KEY_AND_EXTENSION = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 # Its rule for data about the shard instead of a sample: "__meta__", "__meta__/a.txt", not "__a.txt".
@@ -88,6 +90,8 @@ def _scan(path: str, file: BinaryIO) -> Scan:
         if not block.strip(b"\0"):
             following = _first_after_zeros(file, offset + _BLOCK, end)
             if following is None:
+                if end - offset > _LONGEST_END:
+                    found.damage.append(f"nothing but zeros from byte {offset} to the end at byte {end}")
                 break
             header = None
         else:
