@@ -19,9 +19,8 @@ from clip_train.data.replacing import MOST_IN_A_ROW, WorkerDied, replace_dead_wo
 
 def look_for_dead_workers_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch looks every five seconds."""
-    monkeypatch.setattr(
-        torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.1,)
-    )
+    loader_of_torch = torch.utils.data.dataloader._MultiProcessingDataLoaderIter
+    monkeypatch.setattr(loader_of_torch._try_get_data, "__defaults__", (0.1,))
 
 
 DEAD = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")

@@ -38,7 +38,7 @@ class Guard:
     def __init__(self, most_in_a_row: int = MOST_IN_A_ROW, *, spike: float | None = None) -> None:
         """Args:
         most_in_a_row: so many skipped steps in a row end training, or have it rolled back.
-        spike: skip steps whose gradient norm has a logarithm so many standard deviations above the mean of those before.
+        spike: skip steps whose gradient norm, as a logarithm, lies so many standard deviations above those before.
         """
         self.skipped = 0
         self.spikes = 0
@@ -69,7 +69,7 @@ class Guard:
         mean, variance, count = self._norms = self._norms.to(norm.device)
         value = norm.detach().float().clamp(min=1e-30).log()
         deviation = variance.sqrt().clamp(min=_LEAST_DEVIATION)
-        admitted = finite & ((count < _LEARN) | (value <= mean + self._spike * deviation))
+        admitted: Tensor = finite & ((count < _LEARN) | (value <= mean + self._spike * deviation))
         share = 1 / (count + 1).clamp(max=_MEMORY)
         difference = value - mean
         learned = torch.stack(
@@ -91,7 +91,7 @@ class Guard:
         _log.warning("step %d: loss %s, gradient norm %s%s; the update is skipped", step, loss, norm, why)
 
     def check(self, step: int) -> None:
-        """Raises `TrainingDiverged` when the limit of skipped steps in a row is reached at `step`, and nobody can help."""
+        """Raises `TrainingDiverged` when the limit of skipped steps is reached at `step`, and nobody can help."""
         if self.exhausted and not self.can_roll_back:
             raise self.diverged(step, "There is no checkpoint to go back to.")
 

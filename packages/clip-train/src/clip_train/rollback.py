@@ -1,8 +1,8 @@
 """After too many skipped steps in a row: back to the last good checkpoint, and past the data that led there.
 
-Data has a position of its own beside the number of the step: `state.data_offset` steps further on. Going back from step
-b to the checkpoint of step a adds b - a to it, so the same steps are taken again with the data that would have come next,
-and what was left out is exactly that of b - a steps. What this room leaves out: which steps are skipped (`guard`).
+Data has a position of its own beside the number of the step: `state.data_offset` steps further on. Going back from
+step b to the checkpoint of step a adds b - a to it, so the same steps are taken again with the data that would have
+come next, and what was left out is exactly that of b - a steps. What this room leaves out: what is skipped (`guard`).
 """
 
 from __future__ import annotations
@@ -49,13 +49,8 @@ class RollBack:
         if not guard.exhausted:
             return
         running.settle()
-        step, position, rollbacks, skipped = (
-            state.steps,
-            state.steps + state.data_offset,
-            guard.rollbacks,
-            guard.skipped,
-        )
-        spikes = guard.spikes
+        step, position = state.steps, state.steps + state.data_offset
+        rollbacks, skipped, spikes = guard.rollbacks, guard.skipped, guard.spikes
         if rollbacks >= self._most:
             raise guard.diverged(step, f"Training went back to a checkpoint {rollbacks} times (--guard-rollbacks).")
         origin = self._restore(running)
@@ -65,9 +60,8 @@ class RollBack:
         state.data_offset = position - state.steps
         self._forget(state.steps)
         _log.warning(
-            "%d steps in a row were skipped: back from step %d to step %d (%s); the data of these %d steps is left out, "
-            "data is read %d steps further on (%d of %d times)",
-            step - state.steps,
+            "too many steps in a row were skipped: back from step %d to step %d (%s); the data of these %d steps is "
+            "left out, data is read %d steps further on (%d of %d times)",
             step,
             state.steps,
             origin,

@@ -21,6 +21,7 @@ from clip_train.guard import TrainingDiverged
 from clip_train.metrics import MetricsFile
 from clip_train.mirror import Mirror
 from clip_train.plan import Plan, prepare
+from clip_train.preflight import preflight
 from clip_train.recording import Recording, find_cost
 from clip_train.run_folder import RunFolder, early_log, log_level
 from clip_train.sinks import open_sinks
@@ -79,6 +80,7 @@ def train(config: TrainConfig, *, progress: bool = False) -> RunResult:
             world.together(lambda: origin.check(plan))
         needed = sum(value.nbytes for value in plan.bundle.model.state_dict().values())
         world.first_does(lambda: RunFolder.check(config, bytes_needed=needed, again=again))
+        preflight(plan)
         evaluations = world.together(lambda: open_evaluations(plan))
         recording = Recording(plan, find_cost(plan))
         running = start(plan)

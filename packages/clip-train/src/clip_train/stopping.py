@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 _NAMES = ("SIGTERM", "SIGINT", "SIGUSR1")
 _VOTE = "stop"
-# A launcher passes on what its processes have got already: Ctrl-C in a terminal reaches all, and torchrun sends one more.
+# A launcher passes on what its processes have got already: Ctrl-C in a terminal reaches all, torchrun sends one more.
 _ECHO_SECONDS = 5.0
 
 
@@ -46,7 +46,7 @@ class Stopping:
     but take part in the vote.
     """
 
-    votes = (_VOTE,)
+    votes: tuple[str, ...] = (_VOTE,)
 
     def __init__(
         self,
@@ -85,8 +85,8 @@ class Stopping:
     def __enter__(self) -> Stopping:
         if threading.current_thread() is not threading.main_thread():
             return self
-        # A process that waits in a call of torch runs no handler of Python. This descriptor is written to by the system's
-        # own handler, and a thread reads it.
+        # A process that waits in a call of torch runs no handler of Python. This descriptor is written to by the handler
+        # below Python's, and a thread reads it.
         reader, writer = self._sockets = socket.socketpair()
         writer.setblocking(False)
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)

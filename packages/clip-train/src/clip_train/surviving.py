@@ -1,6 +1,6 @@
-"""What stands around the loop so that a run survives: signals that stop it, roll backs, errors that name a lost process.
+"""What stands around the loop so that a run survives: signals that stop it, roll backs, errors that name who is lost.
 
-What this room leaves out: each of these (`stopping`, `rollback`, `watchdog`), and what is looked at before (`preflight`).
+What this room leaves out: each of these (`stopping`, `rollback`, `watchdog`), and what is tried before (`preflight`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _log = logging.getLogger(__name__)
 def surviving(running: Running, folder: RunFolder, saver: Saver, watchdog: Watchdog) -> Iterator[list[Service]]:
     """Around the loop: its services, which come before `saver`.
 
-    Raises `Stopped` behind the loop where a signal has ended it early, and `PeerLost` for torch's error of a message that
-    did not arrive.
+    Raises `Stopped` behind the loop where a signal has ended it early, and `PeerLost` for torch's error about a message
+    that did not arrive.
     """
     plan = running.plan
     config = plan.config

@@ -1,9 +1,9 @@
 """Finds the process that hangs or died, and ends all of them with an error that names it: rank, step and phase.
 
 Every process tells the others through the store where they met, a few times per time limit, where its training is. One
-that says nothing is dead, frozen or cut off; one that speaks and gets no further hangs. Waiting in a collective is no
-fault: blamed are those that are furthest behind. The thread of a process that hangs cannot be reached, so the process is
-ended with `os._exit`; the launcher starts all again. What this room leaves out: what the launcher does.
+that says nothing is dead, frozen or cut off; one that speaks and gets no further hangs. Waiting for others is no fault:
+blamed are those that are furthest behind. The thread of a process that hangs cannot be reached, so the process is ended
+with `os._exit`; the launcher starts all again. What this room leaves out: what the launcher does.
 """
 
 from __future__ import annotations
@@ -75,8 +75,9 @@ class Sighting:
         return self.step, PHASES.index(self.phase) if self.phase in PHASES else len(PHASES)
 
     def describe(self) -> str:
-        """Rank, place, step and phase."""
-        return f"process {self.rank} ({self.place or 'never seen'}), last seen at step {self.step}, {self.phase}"
+        """Rank, place, step, phase, and how long it has said nothing."""
+        quiet = f", silent for {self.silent:.1f} s" if self.silent >= 1 else ""
+        return f"process {self.rank} ({self.place or 'never seen'}), last seen at step {self.step}, {self.phase}{quiet}"
 
 
 def culprits(sightings: Sequence[Sighting], *, seconds: float, warm_after: int) -> tuple[str, list[Sighting]]:
@@ -102,7 +103,7 @@ def culprits(sightings: Sequence[Sighting], *, seconds: float, warm_after: int) 
 
 
 class Watchdog:
-    """Watches the processes of a world while training; a context manager. Alone, or with a limit of 0, it does nothing."""
+    """Watches the processes of a world while training; a context manager. Alone, or without a limit, it does nothing."""
 
     def __init__(self, world: World, *, seconds: float, end: Callable[[int], object] = os._exit) -> None:
         """Args:
@@ -246,7 +247,7 @@ class Watchdog:
         if unanswered > self._seconds:
             others = [one for one in sightings[1:] if one.rank == 0 or self._world.rank == 0] or sightings[1:]
             return (
-                "cannot be reached, nor can the store where the processes met: it died, is frozen, or the network is cut",
+                "cannot be reached, nor can the place where all met: it died, is frozen, or the network is cut",
                 others,
             )
         return culprits(sightings, seconds=self._seconds, warm_after=first + _WARM_STEPS)
@@ -267,7 +268,9 @@ class Watchdog:
             f"{self._world.rank}, at step {step}, {phase}. Start all again with --resume latest."
         )
         with self._lock:
-            bodies = [self._seen[one.rank][0] for one in found if one.rank in self._seen and one.silent > 0]
+            bodies = [
+                self._seen[one.rank][0] for one in found if one.rank in self._seen and one.silent > 3 * self._tick
+            ]
         for body in bodies:
             _kill_if_here(body)
         self._leave(message)
@@ -278,7 +281,7 @@ class Watchdog:
         self._end(LOST_A_PROCESS)
 
     def _explain(self, error: RuntimeError) -> ClipError | None:
-        """The error to raise in place of what torch says when a message to another process fails; None: something else."""
+        """The error in place of what torch says when a message to another process fails; None: it says something else."""
         if isinstance(error, ClipError) or not _BROKEN.search(str(error)):
             return None
         step, phase = self._beat
