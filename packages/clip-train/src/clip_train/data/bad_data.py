@@ -1,0 +1,41 @@
+"""When so many samples cannot be used that a run should not go on: `--max-bad-fraction`.
+
+Every process sees the sums over all of them, so all stop after the same step. What this room leaves out: which samples
+these are (`metrics`), and damage that is found before training (`shards`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from clip_core.errors import DataError
+
+__all__ = ["LEAST", "BadDataLimit"]
+
+LEAST = 100
+"""So many slots may be lost before any fraction is looked at."""
+
+
+class BadDataLimit:
+    """Takes the records of a run and passes them on to `record`."""
+
+    def __init__(self, record: Callable[[dict[str, Any]], None], fraction: float, batch: int) -> None:
+        """`fraction` of all slots may be lost; `batch`: slots of a step, of all processes."""
+        self._record = record
+        self._fraction = fraction
+        self._batch = batch
+        self._lost = 0
+        self._seen = 0
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Write one step's record; raises `DataError` once too much is lost."""
+        self._record(record)
+        self._lost += record["skipped_samples"]
+        self._seen += self._batch
+        if self._lost > max(LEAST, self._fraction * self._seen):
+            raise DataError(
+                f"{self._lost} of {self._seen} samples could not be used, more than --max-bad-fraction "
+                f"{self._fraction:g} allows. The log names each of them with its reason; look at the data, or allow "
+                "more."
+            )
