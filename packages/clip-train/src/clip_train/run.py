@@ -15,6 +15,7 @@ import clip_core
 from clip_train.checkpoint.resume import Origin, find_origin, is_continued, take_up
 from clip_train.checkpoint.saver import Saver
 from clip_train.config import TrainConfig
+from clip_train.data.bad_data import BadDataLimit
 from clip_train.data.loader import explain_dead_workers
 from clip_train.evaluating import Evaluations, open_evaluations
 from clip_train.guard import TrainingDiverged
@@ -142,7 +143,8 @@ def _train(
             if evaluations is not None:
                 evaluations.begin(folder.path, running.state.steps)
                 evaluations.send = recording.sinks.add
-        running.record, running.show = recording, show
+        running.record = BadDataLimit(recording, config.data.max_bad_fraction, plan.global_batch)
+        running.show = show
         saver = Saver(folder.checkpoints, plan, sync_records=metrics.sync if metrics else lambda: None)
         try:
             with explain_dead_workers(), saver, surviving(running, folder, saver, watchdog) as services:
