@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from clip_train import TrainConfig, recording, train
 from clip_train.measuring import pace
@@ -60,6 +61,10 @@ def test_a_run_says_where_its_time_went(make_config: Make, monkeypatch: pytest.M
     assert summary["time"]["steps"] == 9
     assert sum(summary["time"]["loop_seconds"].values()) == pytest.approx(summary["time"]["seconds"])
     assert summary["peak_memory_bytes"] > 1e8
+    assert summary["versions"]["torch"] == torch.__version__.split("+")[0]
+    page = (result.folder / "report.html").read_text(encoding="utf-8")
+    assert "10 of" not in page
+    assert f"{lines[-1]['loss']:.4f}" in page
     log = (result.folder / "out.log").read_text(encoding="utf-8")
     assert re.search(r"step 6 of 10, loss [\d.]+ \(mean [\d.]+\), lr .*, gradient norm .* samples/s, .* left", log)
     assert [int(number) for number in re.findall(r"step (\d+) of 10,", log)] == [1, 3, 6, 9, 10]

@@ -32,6 +32,7 @@ def test_a_run_leaves_a_folder_that_says_all_and_a_bundle_that_loads(make_config
         "config.json",
         "metrics.jsonl",
         "out.log",
+        "report.html",
         "summary.json",
     ]
     assert TrainConfig.from_json(json.loads((folder / "config.json").read_text(encoding="utf-8"))) == result.config

@@ -59,6 +59,8 @@ def _dispatch(words: list[str]) -> None:
     command = words[0] if words else ""
     if command == "show":
         return _show(words[1:])
+    if command == "report":
+        return _report(words[1:])
     if command == "recipes":
         return _list_recipes(words[1:])
     if command == "preflight":
@@ -122,6 +124,20 @@ def _preflight(words: list[str]) -> None:
 
     config, _ = parse(words)
     print("\n".join(fly(config)))
+
+
+def _report(words: list[str]) -> None:
+    import argparse
+
+    from clip_train.report import write_report
+
+    parser = argparse.ArgumentParser(
+        prog="clip-train report", description="Write the report of a run, or of two beside each other, as one page."
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="one run folder or two")
+    parser.add_argument("-o", "--output", default="report.html", metavar="FILE", help="the page (%(default)s)")
+    given = parser.parse_args(words)
+    print(write_report(given.runs, given.output))
 
 
 def _list_recipes(words: list[str]) -> None:

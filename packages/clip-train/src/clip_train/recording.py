@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import platform
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -23,6 +25,8 @@ from clip_train.sinks import Sinks
 __all__ = ["FadingMean", "Recording", "duration", "find_cost"]
 
 _log = logging.getLogger(__name__)
+
+_PACKAGES = ("clip-train", "clip-eval", "clip-hub", "clip-core", "torch", "numpy", "pillow")
 
 # open_clip's name of a number -> ours; whatever else is sent has our name.
 _SENT = {
@@ -116,6 +120,8 @@ class Recording:
             "time": self.split.to_json(),
             "advice": self.advice(),
             "peak_memory_bytes": peak_memory(self._plan.device),
+            "device": _device_name(self._plan.device),
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         }
         if self.pace.latest is not None:
             found["processes_seconds"] = self.pace.latest.seconds
@@ -181,6 +187,10 @@ def find_cost(plan: Plan) -> Cost | None:
         # What the run uses of its device is good to know; not knowing it is no reason not to train.
         _log.info("the operations of a step cannot be counted: %s", error)
         return None
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {platform.machine()}"
 
 
 def _peak_of(plan: Plan) -> float | None:

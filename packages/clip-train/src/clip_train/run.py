@@ -24,6 +24,7 @@ from clip_train.mirror import Mirror
 from clip_train.plan import Plan, prepare
 from clip_train.preflight import preflight
 from clip_train.recording import Recording, find_cost
+from clip_train.report import leave_report
 from clip_train.run_folder import RunFolder, early_log, log_level
 from clip_train.sinks import open_sinks
 from clip_train.surviving import surviving
@@ -169,7 +170,7 @@ def _write_summary(running: Running, folder: RunFolder, recording: Recording, *,
     # Where the run was cut short the other processes may be gone: only what this one knows.
     if running.plan.world.is_first:
         recording.say()
-        folder.write_summary(_summary(running, recording, finished=finished))
+        _leave_words(folder, _summary(running, recording, finished=finished))
 
 
 def _finish(running: Running, config: TrainConfig, folder: RunFolder, recording: Recording) -> RunResult:
@@ -205,7 +206,12 @@ def _finish(running: Running, config: TrainConfig, folder: RunFolder, recording:
 
 def _leave(plan: Plan, folder: RunFolder, summary: dict[str, Any]) -> None:
     clip_core.save(plan.bundle, folder.bundle, overwrite=True)
+    _leave_words(folder, summary)
+
+
+def _leave_words(folder: RunFolder, summary: dict[str, Any]) -> None:
     folder.write_summary(summary)
+    leave_report(folder.path)
 
 
 def _summary(running: Running, recording: Recording, *, finished: bool) -> dict[str, Any]:
