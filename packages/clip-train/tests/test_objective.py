@@ -23,8 +23,7 @@ import torch.nn.functional as F
 
 import clip_core
 from clip_core.errors import ConfigError
-from clip_train import TrainConfig, train
-from clip_train import plan as plan_module
+from clip_train import TrainConfig, initial, train
 from clip_train.config import ObjectiveConfig
 from clip_train.loss.distillation import distillation_loss
 from clip_train.objective import Features, build_objective, check_teacher
@@ -164,7 +163,7 @@ def test_two_processes_and_accumulation_give_the_gradient_of_one_batch(
 
 
 def test_a_captioner_trains_and_its_bundle_writes_captions(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "_create_model", lambda name, pretrained: cases.captioner(49408))
+    monkeypatch.setattr(initial, "create_model", lambda *args, **rest: cases.captioner(49408))
     result = train(make_config(batch_size=2, accum_freq=2, train_num_samples=24, lr=2e-3, name="coca"))
     records = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
     assert records[-1]["caption_loss"] < 0.9 * records[0]["caption_loss"]

@@ -15,13 +15,12 @@ from open_clip_train.scheduler import cosine_lr
 
 import clip_core
 from clip_core.building import build
-from clip_train import TrainConfig, TrainingDiverged, trainer
-from clip_train import plan as plan_module
+from clip_train import TrainConfig, TrainingDiverged, initial
 from clip_train.data.loader import Share, StepDataset
 from clip_train.guard import MOST_IN_A_ROW
 from clip_train.loss import ContrastiveLoss
 from clip_train.plan import Plan, prepare
-from clip_train.trainer import Fit, fit, start
+from clip_train.trainer import Fit, Running, fit, start
 
 pytestmark = pytest.mark.parity
 
@@ -159,7 +158,7 @@ def test_towers_of_whole_rows_are_trained_on_them(
     config = clip_core.get_config("tiny")  # with the text tower of SigLIP's models, or a causal one
     text = dataclasses.replace(config.text, causal=causal, pool="last")
     model = build(dataclasses.replace(config, layout="nested", text=text))
-    monkeypatch.setattr(plan_module, "_create_model", lambda name, pretrained: model)
+    monkeypatch.setattr(initial, "create_model", lambda *args, **rest: model)
     plan = prepare(make_config(siglip=True, batch_size=8, train_num_samples=8))
     batch = StepDataset(plan.decoder, Share(8))[0]
     assert not isinstance(batch, Exception)
@@ -223,13 +222,17 @@ def test_one_loss_that_is_not_a_number_leaves_the_weights_alone(
     break_loss(monkeypatch, 2)
     plan = prepare(make_config())
     weights: list[torch.Tensor] = []
-    monkeypatch.setattr(
-        trainer,
-        "_log_step",
-        lambda *a: weights.append(torch.cat([p.detach().flatten() for p in plan.bundle.model.parameters()])),
-    )
-    plan = Plan(**{**{f: getattr(plan, f) for f in plan.__slots__}, "config": plan.config.replace(log_every_n_steps=1)})
-    records, state = run(plan)
+
+    class Watch:
+        votes: tuple[str, ...] = ()
+
+        def after_step(self, running: Running, admitted: torch.Tensor) -> None:
+            weights.append(torch.cat([p.detach().flatten() for p in plan.bundle.model.parameters()]))
+
+    records: list[dict[str, Any]] = []
+    running = start(plan, record=records.append)
+    fit(running, [Watch()])
+    state = running.state
     assert [r["updated"] for r in records] == [True, True, False, True, True]
     assert math.isnan(records[2]["loss"])
     assert torch.equal(weights[2], weights[1])

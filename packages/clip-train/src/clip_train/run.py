@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-import clip_core
+from clip_train.checkpoint.foreign import ForeignOrigin
 from clip_train.checkpoint.resume import Origin, find_origin, is_continued, take_up
 from clip_train.checkpoint.saver import Saver
 from clip_train.config import TrainConfig
@@ -19,8 +19,10 @@ from clip_train.data.bad_data import BadDataLimit
 from clip_train.data.loader import explain_dead_workers
 from clip_train.evaluating import Evaluations, open_evaluations
 from clip_train.guard import TrainingDiverged
+from clip_train.leaving import leave_bundles
 from clip_train.metrics import MetricsFile
 from clip_train.mirror import Mirror
+from clip_train.parallel import local_parts
 from clip_train.plan import Plan, prepare
 from clip_train.preflight import preflight
 from clip_train.recording import Recording, find_cost
@@ -94,7 +96,7 @@ def train(config: TrainConfig, *, progress: bool = False) -> RunResult:
         return _train(running, RunFolder(path), origin, recording, evaluations, watchdog, progress and world.is_first)
 
 
-def _adopt(origin: Origin, config: TrainConfig, world: World) -> TrainConfig:
+def _adopt(origin: Origin | ForeignOrigin, config: TrainConfig, world: World) -> TrainConfig:
     return world.together(lambda: origin.adopt(config, world))
 
 
@@ -112,7 +114,7 @@ def _create_folder(config: TrainConfig, again: bool) -> tuple[Path, TrainConfig]
 def _train(
     running: Running,
     folder: RunFolder,
-    origin: Origin | None,
+    origin: Origin | ForeignOrigin | None,
     recording: Recording,
     evaluations: Evaluations | None,
     watchdog: Watchdog,
@@ -177,9 +179,7 @@ def _finish(running: Running, config: TrainConfig, folder: RunFolder, recording:
     plan, state = running.plan, running.state
     if state.loss is None:
         raise TrainingDiverged(f"None of the {state.steps} steps had a finite loss; no weights were written.")
-    for name, parameter in plan.bundle.model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise TrainingDiverged(f"The weights {name} are not finite; no weights were written. Lower --lr.")
+    plan.world.together(lambda: _require_finite(plan))
     plan.bundle.model.eval()
     for rank, findings in enumerate(plan.world.gather(running.account.findings())):
         if rank != plan.world.rank:
@@ -188,7 +188,8 @@ def _finish(running: Running, config: TrainConfig, folder: RunFolder, recording:
         recording.pace.compare(running)
     recording.say()
     summary = _summary(running, recording, finished=True)
-    plan.world.first_does(lambda: _leave(plan, folder, summary))
+    leave_bundles(running, folder)
+    plan.world.first_does(lambda: _leave_words(folder, summary))
     _log.info("bundle %s, loss %.5g, %.0f samples/s", folder.bundle, state.loss, summary["samples_per_second"])
     return RunResult(
         folder=folder.path,
@@ -204,9 +205,10 @@ def _finish(running: Running, config: TrainConfig, folder: RunFolder, recording:
     )
 
 
-def _leave(plan: Plan, folder: RunFolder, summary: dict[str, Any]) -> None:
-    clip_core.save(plan.bundle, folder.bundle, overwrite=True)
-    _leave_words(folder, summary)
+def _require_finite(plan: Plan) -> None:
+    for name, parameter in plan.bundle.model.named_parameters():
+        if not all(torch.isfinite(part).all() for part in local_parts([parameter])):
+            raise TrainingDiverged(f"The weights {name} are not finite; no weights were written. Lower --lr.")
 
 
 def _leave_words(folder: RunFolder, summary: dict[str, Any]) -> None:

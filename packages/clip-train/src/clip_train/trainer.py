@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from clip_core import Clip
 from clip_train.data.decode import Batch
 from clip_train.data.loader import iterate_batches
 from clip_train.data.spent import Spent
+from clip_train.ema import WeightAverage, averaging
 from clip_train.gradients import backward
 from clip_train.guard import Guard, TrainingDiverged
 from clip_train.keyed import MODEL, mix
@@ -26,12 +28,14 @@ from clip_train.measuring.clock import Laps, StepClock
 from clip_train.metrics import SampleAccount
 from clip_train.objective import Objective, build_objective
 from clip_train.optim import build_optimizer, clamp_logit_scale, set_learning_rate, take_step
-from clip_train.parallel import spread
+from clip_train.parallel import clip_gradients, gradient_norm, local_parts, spread
 from clip_train.plan import Plan
-from clip_train.precision import autocast
+from clip_train.precision import LossScaler, autocast
 from clip_train.schedule import learning_rate
 
 __all__ = ["Fit", "Running", "Service", "Stateful", "fit", "start"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(slots=True)
@@ -47,6 +51,8 @@ class Fit:
     seconds: float = 0.0
     skipped_steps: int = 0
     """Steps without an update, because loss or gradient was not finite, or a spike."""
+    overflowed_steps: int = 0
+    """Steps without an update, because the scaled gradient was too large for float16 (--precision amp)."""
     data_offset: int = 0
     """Steps by which the data is further on than the run, which went back to a checkpoint and past bad data."""
 
@@ -77,6 +83,10 @@ class Running:
     """Takes the step (from 1) and the phase, one of `watchdog.PHASES`, whenever another one begins."""
     settle: Callable[[], None] = lambda: None
     """Records every step that was taken, waiting for the device; the same on every process, or on none."""
+    scaler: LossScaler | None = None
+    """Of --precision amp."""
+    average: WeightAverage | None = None
+    """Of --ema-decay; it is taken before any service is called."""
     stop: bool = False
     """Set by a service, on every process after the same step: the loop ends."""
 
@@ -111,16 +121,24 @@ def start(
 ) -> Running:
     """What the loop works on, at the beginning of a run."""
     config = plan.config
+    scaler = LossScaler(plan.device) if config.run.precision == "amp" else None
+    model = spread(plan.bundle.model, config.parallel, plan.world, config.run.precision)
+    objective = build_objective(config.objective, plan.bundle, plan.teacher, plan.world)
+    # Behind the spreading, so that each process holds the mean of its own pieces.
+    average = averaging(plan.bundle.model, config.optim)
     return Running(
         plan=plan,
-        model=spread(plan.bundle.model, config.parallel, plan.world),
-        objective=build_objective(config.objective, plan.bundle, plan.teacher, plan.world),
+        model=model,
+        objective=objective,
         optimizer=build_optimizer(plan.bundle.model, config.optim),
         guard=Guard(spike=config.run.guard_spike),
         account=SampleAccount(plan.source),
         state=Fit(),
         record=record,
         show=show,
+        parts={name: part for name, part in (("scaler", scaler), ("average", average)) if part is not None},
+        scaler=scaler,
+        average=average,
     )
 
 
@@ -144,8 +162,8 @@ def fit(running: Running, services: Sequence[Service] = ()) -> None:
     for step, micro in _steps(running):
         for batch in micro:
             running.account.add(batch)
-        tokens = sum(float(batch.lengths.sum()) for batch in micro) / (plan.share.size * accumulated)
         spent = functools.reduce(Spent.plus, (batch.spent for batch in micro))
+        tokens = sum(float(batch.lengths.sum()) for batch in micro) / (plan.share.size * accumulated)
         ready = time.perf_counter()
         clock.start()
         running.at(step + 1, "forward and backward")
@@ -159,6 +177,8 @@ def fit(running: Running, services: Sequence[Service] = ()) -> None:
         ledger.add(_Entry(step, names, values, now - before, ready - before, beside, spent, tokens, clock.take()))
         running.agreed = ledger.take_agreed()
         running.at(step + 1, "between steps")
+        if running.average is not None:
+            running.average.after_step(running, admitted)
         for service in services:
             service.after_step(running, admitted)
         if running.stop:
@@ -191,7 +211,7 @@ def _step(
     running: Running, step: int, micro: Sequence[Batch], mark: Callable[[str], None]
 ) -> tuple[Tensor, list[str], Tensor]:
     """One update; whether it was applied, the names of the losses, and the numbers of its record, on the device."""
-    plan, optimizer = running.plan, running.optimizer
+    plan, optimizer, scaler = running.plan, running.optimizer, running.scaler
     config, model = plan.config, plan.bundle.model
     set_learning_rate(optimizer, learning_rate(config.optim, step, plan.total_steps))
     optimizer.zero_grad()
@@ -207,9 +227,12 @@ def _step(
         context=lambda: autocast(config.run.precision, plan.device),
         seed=seed,
         mark=mark,
+        **({} if scaler is None else {"scale_loss": scaler.scale}),
     )
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])  # type: ignore[misc]
+    if scaler is not None:
+        scaler.unscale(local_parts(parameter.grad for parameter in parameters if parameter.grad is not None))
+    norm = gradient_norm(parameters)
     # One small message per step: the loss of the whole batch, what was lost, and what services want.
     shared = torch.tensor(
         [
@@ -227,13 +250,17 @@ def _step(
     loss = shared[: len(losses)].sum()
     admitted = running.guard.admits(loss, norm)
     if config.optim.grad_clip_norm is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, config.optim.grad_clip_norm, norm)
+        clip_gradients(parameters, config.optim.grad_clip_norm, norm)
     scale = model.logit_scale.detach().float().exp()
+    factor = torch.ones_like(scale) if scaler is None else scaler.factor
+    if scaler is not None:
+        scaler.update(~torch.isfinite(norm))
     take_step(optimizer, admitted)
     clamp_logit_scale(model.logit_scale)
     mark("optimiser")
     running.votes = dict.fromkeys(running.votes, False)
-    return admitted, list(losses), torch.cat([torch.stack([admitted.float(), loss, norm.float(), scale]), shared])
+    numbers = torch.stack([admitted.float(), loss, norm.float(), scale, factor])
+    return admitted, list(losses), torch.cat([numbers, shared])
 
 
 @dataclasses.dataclass(slots=True)
@@ -279,12 +306,18 @@ class _Ledger:
     def _record(self, entry: _Entry) -> None:
         running = self._running
         plan, state, guard = running.plan, running.state, running.guard
-        admitted, loss, norm, scale, *rest = entry.values.tolist()
+        admitted, loss, norm, scale, factor, *rest = entry.values.tolist()
         parts, (skipped, truncated, *rest) = rest[: len(entry.losses)], rest[len(entry.losses) :]
         digest, votes = rest[:8], rest[8:]
         self._agreed |= {name for name, count in zip(running.votes, votes, strict=True) if count}
         number, updated = entry.step + 1, bool(admitted)
-        guard.note(number, loss, norm, updated=updated)
+        scaler = running.scaler
+        if not updated and scaler is not None and scaler.is_overflow(loss, norm, factor):
+            # The price of float16 and no sign of harm; the factor of the next step is smaller.
+            state.overflowed_steps += 1
+            _log.info("step %d: the gradient times %g is too large for float16; the update is skipped", number, factor)
+        else:
+            guard.note(number, loss, norm, updated=updated)
         if updated:
             state.loss = loss
         state.skipped_steps = guard.skipped
@@ -305,6 +338,7 @@ class _Ledger:
                 "lr": rate,
                 "logit_scale": scale,
                 "grad_norm": norm,
+                **({} if scaler is None else {"loss_scale": factor}),
                 "data_seconds": entry.waited,
                 "step_seconds": entry.seconds,
                 **_split(entry),
