@@ -166,6 +166,7 @@ def test_the_command_of_the_convnext_card_trains_on_small_shards(shards: str, tm
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.count("bundle ") == 1, "one of the processes says what there is"
     folder = tmp_path / "convnext_large_320"
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 6))

@@ -71,6 +71,7 @@ def _dispatch(words: list[str]) -> None:
         build_parser().print_help(sys.stderr)
     given = read(words)
     config, output = given.resolve(), given.output
+    from clip_eval.processes import find_place
     from clip_train.run import train
 
     progress = sys.stderr.isatty() if output.progress is None else output.progress
@@ -83,6 +84,9 @@ def _dispatch(words: list[str]) -> None:
         result = train(config, progress=progress)
     finally:
         root.handlers = others
+    # Of several processes one says it.
+    if find_place().rank != 0:
+        return
     print(
         f"run {result.folder}\nbundle {result.bundle}\n"
         f"loss {result.loss:.5g} after {result.steps} steps and {result.samples_seen} samples, "
