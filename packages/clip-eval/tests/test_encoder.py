@@ -28,7 +28,9 @@ def test_equal_texts_have_equal_rows(bundle: Bundle) -> None:
     torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
 
 
-def test_images_in_files_of_their_own_are_encoded_in_batches(bundle, tmp_path, make_classification, monkeypatch) -> None:
+def test_images_in_files_of_their_own_are_encoded_in_batches(
+    bundle, tmp_path, make_classification, monkeypatch
+) -> None:
     dataset = open_dataset(make_classification())
     samples = []
     for number, sample in enumerate(dataset.samples):
