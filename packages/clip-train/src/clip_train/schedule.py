@@ -29,7 +29,7 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
     into = step - (total_steps - length)
     if not length or into < 0:
         return config.lr
-    left = (1 - into / length) ** config.lr_cooldown_power
+    left: float = (1 - into / length) ** config.lr_cooldown_power
     return left * (config.lr - config.lr_cooldown_end) + config.lr_cooldown_end
 
 
