@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +24,7 @@ from clip_train import TrainConfig, train
 from clip_train.evaluating.class_folders import open_classes, open_imagenet
 from clip_train.evaluating.turns import epoch_ended_by
 from clip_train.evaluating.validation import Validation, retrieval_metrics
+from clip_train.measuring.split import Split
 
 Make = Callable[..., TrainConfig]
 
@@ -198,3 +202,48 @@ def test_what_cannot_be_evaluated_is_found_before_training(make_config: Make, cl
     with pytest.raises(DataError, match="no folders of classes"):
         train(make_config(imagenet_val=str(tmp_path / "empty")))
     assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="torch for Windows has no libuv")
+def test_processes_evaluate_together_and_name_the_slowest(
+    make_config: Make, make: Any, classes: Path, shapes: Path, tmp_path: Path
+) -> None:
+    held_out = make.shard(tmp_path / "val.tar", [make.pair(n) for n in range(50, 63)])
+    config = make_config(
+        name="two",
+        epochs=2,
+        batch_size=4,
+        val_data=str(held_out),
+        imagenet_val=str(classes),
+        eval_data=(str(shapes),),
+        eval_share=1.0,
+        log_every_n_steps=4,
+    )
+    (tmp_path / "config.json").write_text(json.dumps(config.to_json()), encoding="utf-8")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launcher, str(Path(__file__).parent / "seen_world.py"), str(tmp_path / "config.json")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    folder = tmp_path / "logs" / "two"
+    lines = records(folder, "evaluations.jsonl")
+    assert [line["epoch"] for line in lines] == [1, 2]
+    # The weights of the last evaluation are those of the bundle; alone they have the same numbers.
+    bundle = clip_core.load(folder / "bundle")
+    for name, value in Validation(config).run(bundle, Ranks()).items():
+        assert lines[-1][f"val/{name}"] == pytest.approx(value, rel=1e-5), name
+    assert list(find_epochs(folder)) == [1, 2]
+    assert "imagenet1k/acc1" in lines[-1]
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert summary["processes_seconds"][1] > 0.1 > summary["processes_seconds"][0]
+    assert "process 1 on" in (folder / "out.log").read_text(encoding="utf-8")
+    named = [line for line in records(folder) if "slowest_rank" in line]
+    assert {line["slowest_rank"] for line in named} == {1}
+    # The first has nothing to do but wait for the second at the first exchange.
+    split = Split(records(folder)[1:])
+    assert split.loop["loss"] + split.loop["communication"] > 0.5 * 0.1 * split.steps
