@@ -80,6 +80,10 @@ def test_a_run_that_is_killed_five_times_is_the_run_that_never_was(results: Resu
     assert result["log"].count("run folder") >= 6
 
 
+@pytest.mark.failure(
+    "partial checkpoint",
+    promise="Killed at any write or rename of a save, the run goes on to the same losses, to the bit.",
+)
 def test_a_run_may_be_killed_inside_a_save(results: Results) -> None:
     assert len(results["killed_in_a_save"]) >= 4
     for result in results["killed_in_a_save"]:

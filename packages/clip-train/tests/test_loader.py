@@ -107,6 +107,10 @@ def test_a_script_that_lacks_the_guard_is_told_so_and_makes_one_folder(shards: s
     assert len(list((tmp_path / "logs").iterdir())) == 1
 
 
+@pytest.mark.failure(
+    "uneven ends",
+    promise="Cannot happen: batches cross from one pass to the next, nothing is dropped or repeated.",
+)
 def test_batches_cross_from_one_pass_to_the_next_without_loss(shards: str) -> None:
     seen: list[tuple[int, int]] = []
 

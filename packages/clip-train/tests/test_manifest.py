@@ -52,6 +52,10 @@ def test_whatever_happens_to_a_file_is_noticed(tmp_path: Path) -> None:
         assert words in str(verify(folder))
 
 
+@pytest.mark.failure(
+    "partial checkpoint",
+    promise="Sizes and hashes are verified; the newest good checkpoint is taken, damaged ones are named and skipped.",
+)
 def test_the_newest_good_one_is_taken_and_damaged_ones_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -108,7 +108,7 @@ def test_a_disk_without_room_for_checkpoints_is_found(make_config: Make, monkeyp
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no /dev/shm")
 def test_too_little_shared_memory_is_found(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = prepare(make_config(workers=2, batch_size=16))
-    image = 3 * 32 * 32 * 4 if plan.decoder.batch([(0, 0)]).images.dtype == torch.float32 else 3 * 32 * 32
+    image = plan.decoder.batch([(0, 0)]).images.nbytes
     needed = image * 16 * 2 * 5
     for free in (needed, needed - 1):
         room = {"/dev/shm": free}

@@ -68,6 +68,10 @@ def test_a_run_continues_from_a_bundle(make_config: Make) -> None:
         assert (value - after[name]).abs().max() < 1e-6, name
 
 
+@pytest.mark.failure(
+    "corrupt jpeg",
+    promise="The slot is kept and filled with another sample; counted per shard, and named with its reason.",
+)
 def test_bad_samples_are_counted_in_the_result_the_log_and_the_summary(
     make_config: Make, make: Any, tmp_path: Path
 ) -> None:

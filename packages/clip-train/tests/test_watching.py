@@ -51,6 +51,10 @@ needs_a_shell = pytest.mark.skipif(sys.platform == "win32", reason="the commands
 
 
 @needs_a_shell
+@pytest.mark.failure(
+    "pipe hangs",
+    promise="What brings too few bytes is killed with all that it started, and tried again.",
+)
 def test_a_command_that_hangs_is_killed_with_all_that_it_started() -> None:
     mark = "987654.25"
     before = time.monotonic()

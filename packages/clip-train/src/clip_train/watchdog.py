@@ -46,6 +46,7 @@ _WARM_STEPS = 3
 _ENDED, _FAILED = "ended", "failed"
 # A process that has failed says so and then closes what it has open; this is the time for that.
 _LAST_WORDS = 5.0
+_SILENT = "says nothing any more: it died, is frozen, or the network is cut"
 _BROKEN = re.compile(r"gloo|nccl|connection|socket|broken pipe|timed? ?out|process group|peer", re.IGNORECASE)
 
 
@@ -90,7 +91,7 @@ def culprits(sightings: Sequence[Sighting], *, seconds: float, warm_after: int) 
     """
     silent = [one for one in sightings if one.silent > seconds]
     if silent:
-        return "says nothing any more: it died, is frozen, or the network is cut", silent
+        return _SILENT, silent
     if not sightings:
         return "", []
     least = min(one.where for one in sightings)
@@ -103,7 +104,7 @@ def culprits(sightings: Sequence[Sighting], *, seconds: float, warm_after: int) 
 
 
 class Watchdog:
-    """Watches the processes of a world while training; a context manager. Alone, or without a limit, it does nothing."""
+    """Watches the processes of a world while training; a context manager. Alone, or without a limit, it is idle."""
 
     def __init__(self, world: World, *, seconds: float, end: Callable[[int], object] = os._exit) -> None:
         """Args:
@@ -262,6 +263,8 @@ class Watchdog:
 
     def _end_all(self, text: str, found: Sequence[Sighting]) -> None:
         step, phase = self._beat
+        if all(one.silent > 3 * self._tick for one in found):
+            text = _SILENT
         words = "; ".join(one.describe() for one in found[:8]) + (f" and {len(found) - 8} more" if found[8:] else "")
         message = (
             f"Training ends: {words}: {text} (limit {self._seconds:g} s, --timeout-seconds). This is process "
@@ -281,7 +284,7 @@ class Watchdog:
         self._end(LOST_A_PROCESS)
 
     def _explain(self, error: RuntimeError) -> ClipError | None:
-        """The error in place of what torch says when a message to another process fails; None: it says something else."""
+        """The error in place of what torch says when a message to another process fails; None: it says other things."""
         if isinstance(error, ClipError) or not _BROKEN.search(str(error)):
             return None
         step, phase = self._beat
