@@ -50,6 +50,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "fsdp siglip locked": {"siglip": True, "fsdp": True},
     "fsdp broken": {"fsdp": True},
     "ddp static": {"ddp_static_graph": True},
+    "ddp compiled": {"torchcompile": True, "torchcompile_backend": "eager"},
+    "fsdp compiled": {"fsdp": True, "torchcompile": True, "torchcompile_backend": "eager"},
 }
 Found = dict[str, Any]
 

@@ -42,6 +42,8 @@ def found(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Found:
         ("ddp", "fsdp"),
         ("ddp", "fsdp kept"),
         ("ddp", "ddp static"),
+        ("ddp", "ddp compiled"),
+        ("ddp", "fsdp compiled"),
         ("ddp accumulated", "fsdp accumulated"),
         ("ddp bf16", "fsdp bf16"),
         ("ddp siglip locked", "fsdp siglip locked"),

@@ -24,6 +24,7 @@ from clip_train.data.ordering import build_order
 from clip_train.data.source import Source, open_source
 from clip_train.initial import augmentation, build_bundle, create_model
 from clip_train.objective import check_teacher
+from clip_train.parallel import check_compiler
 from clip_train.world import World
 
 __all__ = ["Plan", "prepare"]
@@ -66,6 +67,7 @@ def prepare(config: TrainConfig, world: World | None = None) -> Plan:
     _refuse_to_run_in_a_worker()
     world = world or World(device=resolve_device(config.run.device))
     device = world.device
+    check_compiler(config.parallel)
     source = open_source(config.data, rank=world.rank, ranks=world.size)
     bundle = build_bundle(config, device)
     _say_which_loss(config.objective, bundle.model)

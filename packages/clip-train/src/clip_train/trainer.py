@@ -28,7 +28,7 @@ from clip_train.measuring.clock import Laps, StepClock
 from clip_train.metrics import SampleAccount
 from clip_train.objective import Objective, build_objective
 from clip_train.optim import build_optimizer, clamp_logit_scale, set_learning_rate, take_step
-from clip_train.parallel import clip_gradients, gradient_norm, local_parts, spread
+from clip_train.parallel import clip_gradients, compile_objective, gradient_norm, local_parts, spread
 from clip_train.plan import Plan
 from clip_train.precision import LossScaler, autocast
 from clip_train.schedule import learning_rate
@@ -129,7 +129,7 @@ def start(
     return Running(
         plan=plan,
         model=model,
-        objective=objective,
+        objective=compile_objective(objective, config.parallel, plan.world.size),
         optimizer=build_optimizer(plan.bundle.model, config.optim),
         guard=Guard(spike=config.run.guard_spike),
         account=SampleAccount(plan.source),

@@ -35,20 +35,25 @@ class ParallelConfig(Schema):
     fsdp_offload_cpu: bool = flag(False, help="keep the parts in the host's memory, and take the update there")
     torchcompile: bool = flag(False, help="compile the model (torch.compile)")
     torchcompile_strategy: Literal["task", "model", "step"] = flag(
-        "task", help="what is compiled: the model; the model and its losses (task); these and the clipping (step)"
+        "task", help="what is compiled: the blocks of the model, or its losses too (task; step is the same)"
     )
     torchcompile_backend: str | None = flag(None, help="the compiler's backend; not given: inductor")
-    torchcompile_mode: str | None = flag(
-        None, help="the compiler's mode, say max-autotune-no-cudagraphs; not given: its default"
+    torchcompile_mode: Literal["default", "max-autotune-no-cudagraphs"] | None = flag(
+        None, help="inductor's mode: max-autotune-no-cudagraphs; not given: its default"
     )
 
     def check(self) -> None:
         self.require(self.timeout_seconds >= 0, "timeout_seconds", "0 or more")
         self.require(self.stop_seconds > 0, "stop_seconds", "above 0")
-        for name in ("dist_url", "dist_backend", "torchcompile_backend", "torchcompile_mode"):
+        for name in ("dist_url", "dist_backend", "torchcompile_backend"):
             self.require(getattr(self, name) != "", name, "text that is not empty")
         for name in ("fsdp_no_reshard_after_forward", "fsdp_offload_cpu"):
             self.require(self.fsdp or not getattr(self, name), name, "False without fsdp, which it is about")
         self.require(not (self.fsdp and self.ddp_static_graph), "ddp_static_graph", "False with fsdp, which has no DDP")
         for name in ("torchcompile_backend", "torchcompile_mode"):
             self.require(self.torchcompile or getattr(self, name) is None, name, "None without torchcompile")
+        self.require(
+            self.torchcompile_mode is None or self.torchcompile_backend in (None, "inductor"),
+            "torchcompile_mode",
+            "None with another backend than inductor",
+        )

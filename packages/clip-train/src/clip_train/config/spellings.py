@@ -17,5 +17,10 @@ SYNONYMS: dict[str, dict[str, str]] = {
 }
 """Field -> values of open_clip -> the value that means the same here."""
 
-REFUSED_VALUES: dict[tuple[str, str], str] = {}
+REFUSED_VALUES: dict[tuple[str, str], str] = {
+    ("torchcompile_mode", "reduce-overhead"): "CUDA graphs need equal shapes in every step, and packed texts have none; "
+    "use default or max-autotune-no-cudagraphs",
+    ("torchcompile_mode", "max-autotune"): "it uses CUDA graphs, which need equal shapes in every step, and packed "
+    "texts have none; use max-autotune-no-cudagraphs",
+}
 """Values of open_clip that no field takes -> what to do. A value that its field takes is not looked up here."""

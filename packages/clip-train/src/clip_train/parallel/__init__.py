@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from clip_train.parallel.compiling import check_compiler, compile_objective
 from clip_train.parallel.sharding import clip_gradients, gathered, gradient_norm, is_sharded, local_parts, whole_bundle
 from clip_train.parallel.spreading import spread
 
-__all__ = ["clip_gradients", "gathered", "gradient_norm", "is_sharded", "local_parts", "spread", "whole_bundle"]
+__all__ = [
+    "check_compiler",
+    "compile_objective",
+    "clip_gradients",
+    "gathered",
+    "gradient_norm",
+    "is_sharded",
+    "local_parts",
+    "spread",
+    "whole_bundle",
+]

@@ -35,7 +35,6 @@ from clip_core.convert.checkpoint import Checkpoint
 from clip_core.towers import TextTransformer
 from clip_train.config import ParallelConfig
 from clip_train.parallel.blocks import find_blocks
-from clip_train.parallel.compiling import compile_block
 from clip_train.world import World
 
 __all__ = ["clip_gradients", "gathered", "gradient_norm", "is_sharded", "local_parts", "shard", "whole_bundle"]
@@ -72,8 +71,6 @@ def shard(
     wide = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     narrow = MixedPrecisionPolicy(param_dtype=mixed, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in find_blocks(model):
-        if config.torchcompile:
-            compile_block(block, config)
         fully_shard(block, mp_policy=narrow if _takes_narrow(block, world.device) else wide, **given)
     fully_shard(model, mp_policy=wide, **given)
     for name in _FORWARD_METHODS:

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 import clip_core
 from clip_core.errors import ConfigError
 from clip_train.config import ParallelConfig
-from clip_train.parallel.compiling import compile_model
+from clip_train.parallel.compiling import compile_blocks
 from clip_train.parallel.sharding import shard
 from clip_train.precision import autocast
 from clip_train.world import World
@@ -32,15 +32,16 @@ def spread(model: clip_core.Clip, config: ParallelConfig, world: World, precisio
     """
     if config.use_bn_sync:
         model = _share_statistics(model, world)
+    compile_blocks(model, config, world.device)
     if world.size == 1:
         if config.fsdp:
             _log.warning("--fsdp: there is one process, which holds the whole model")
-        return compile_model(model, config)
+        return model
     if config.fsdp:
         return shard(model, config, world, mixed=_mixed(precision, world.device))
     device_ids = [world.device.index] if world.device.type == "cuda" else None
     return DistributedDataParallel(
-        compile_model(model, config),
+        model,
         device_ids=device_ids,
         static_graph=config.ddp_static_graph,
     )
