@@ -22,9 +22,13 @@ def test_more_than_the_fraction_ends_the_run() -> None:
     limit = BadDataLimit(lambda record: seen.append(record["step"]), 0.1, 50)
     for step in range(1, 31):
         limit({"step": step, "skipped_samples": 5})
-    with pytest.raises(DataError, match=r"15\d of 1[56]\d\d samples could not be used.*--max-bad-fraction 0.1"):
+
+    def go_on() -> None:
         for step in range(31, 40):
             limit({"step": step, "skipped_samples": 6})
+
+    with pytest.raises(DataError, match=r"15\d of 1[56]\d\d samples could not be used.*--max-bad-fraction 0.1"):
+        go_on()
     # The step that was one too many has its record.
     assert seen == list(range(1, seen[-1] + 1))
 
@@ -66,7 +70,8 @@ def test_a_run_on_a_rotten_shard_counts_what_it_lost_and_trains_on_the_rest(dama
     assert summary["skipped_by_shard"] == {str(damaged): summary["skipped_samples"]}
     assert len(summary["data_fingerprint"]) == 64
     records = [json.loads(line) for line in (result.folder / "metrics.jsonl").read_text().splitlines()]
-    assert sum(record["skipped_samples"] for record in records) == summary["skipped_slots"] == summary["skipped_samples"]
+    counted = sum(record["skipped_samples"] for record in records)
+    assert counted == summary["skipped_slots"] == summary["skipped_samples"]
 
 
 def test_a_run_ends_when_too_much_cannot_be_used(

@@ -72,3 +72,9 @@ def test_weights_are_exact() -> None:
     edge = int(Fraction(3, 10) / total * 2**64)
     assert weights.draw(0).first == weights.draw(edge - 1).first == 0
     assert weights.draw(edge + 1).first == weights.draw(2**64 - 1).first == 3
+
+
+def test_a_sample_that_comes_again_is_another_occasion() -> None:
+    for order in (MixedOrder(0, [Part(0, 20, 3.0)]), ResampledOrder(0, [Part(0, 20)])):
+        slots = [(epoch, position) for epoch in range(3) for position in range(order.count)]
+        assert len({order.occasion(*slot) for slot in slots}) == len(slots)

@@ -146,3 +146,11 @@ def test_stretches_are_drawn_by_weight_and_by_the_slot_alone() -> None:
     # 25 slots of one stream are 25 samples that stand in a row.
     assert len({draws[slot] for slot in [slot for slot in range(100) if slot % 16 < 4][:25]}) == 25
     assert set(draws) == set(range(400))
+
+
+def test_a_sample_that_comes_again_is_another_occasion() -> None:
+    once, twice = (WindowOrder(0, parts_of([[10, 10]], [factor]), Streams(4, 2, 5)) for factor in (1.0, 2.0))
+    assert {once.occasion(3, position) for position in range(20)} == {3}
+    assert len({twice.occasion(3, position) for position in range(40)}) == 40
+    drawn = ResampledWindowOrder(0, [Part(0, 20)], Streams(4, 2, 5))
+    assert len({drawn.occasion(3, position) for position in range(20)}) == 20

@@ -86,7 +86,7 @@ class Decoder:
         watch = Watch()
         for epoch, position in slots:
             index = self.order.sample(epoch, position)
-            sample = self._decode(epoch, index, watch)
+            sample = self._decode(self.order.occasion(epoch, position), index, watch)
             if isinstance(sample, str):
                 skipped.append(Skipped(index, sample))
                 index, sample = self._substitute(epoch, position, sample, watch)
@@ -112,23 +112,23 @@ class Decoder:
         attempts = min(self.order.count, _MOST_SUBSTITUTES)
         for attempt in range(attempts):
             index = self.order.substitute(epoch, position, attempt)
-            sample = self._decode(epoch, index, watch)
+            sample = self._decode(self.order.occasion(epoch, position), index, watch)
             if not isinstance(sample, str):
                 return index, sample
         label = self.source.label(self.order.sample(epoch, position))
         raise DataError(f"{label}: {reason} None of {attempts} other samples tried in its place can be used either.")
 
-    def _decode(self, epoch: int, index: int, watch: Watch) -> tuple[Tensor, str] | str:
+    def _decode(self, occasion: int, index: int, watch: Watch) -> tuple[Tensor, str] | str:
         """Image and caption of a sample, or why it cannot be used."""
         try:
-            data, text = self.source.read(index, mix(CAPTION, self.order.seed, epoch, index))
+            data, text = self.source.read(index, mix(CAPTION, self.order.seed, occasion, index))
             watch.mark("read")
             caption = text.decode("utf-8").strip()
             if not caption:
                 return "the caption is empty."
             image = open_image(data, name=self.source.label(index))
             watch.mark("decode")
-            seed_augmentation(mix(AUGMENT, self.order.seed, epoch, index) >> 1)
+            seed_augmentation(mix(AUGMENT, self.order.seed, occasion, index) >> 1)
             transformed = self.transform(image)
             watch.mark("augment")
             return transformed, caption

@@ -62,6 +62,10 @@ class MixedOrder(Order):
             held = self._rests[number] = (epoch, Permutation(part.count, PART, self.seed, epoch, number))
         return part.first + held[1].at(place - whole)
 
+    def occasion(self, epoch: int, position: int) -> int:
+        """The slot: a sample that comes again in a pass is cropped in another way."""
+        return mix(PART, epoch, position)
+
 
 class PartWeights:
     """Draws a part with a chance of its factor times its size, in whole numbers: no rounding."""
@@ -91,6 +95,10 @@ class ResampledOrder(Order):
         slot = epoch * self.count + position
         part = self._weights.draw(mix(RESAMPLE, self.seed, slot))
         return part.first + (mix(RESAMPLE, self.seed, slot, 1) * part.count >> 64)
+
+    def occasion(self, epoch: int, position: int) -> int:
+        """The slot: a sample that comes again in a pass is cropped in another way."""
+        return mix(PART, epoch, position)
 
 
 def _divisor(one: int, other: int) -> int:

@@ -62,6 +62,10 @@ class Order:
         """The sample at `position` of pass `epoch`; over all positions below `count`, every sample exactly once."""
         return self._permuted(epoch, position)
 
+    def occasion(self, epoch: int, position: int) -> int:
+        """What draws about a sample are keyed by, beside the seed and the sample: the pass, in which it comes once."""
+        return epoch
+
     def substitute(self, epoch: int, position: int, attempt: int) -> int:
         """The sample that takes the place of a bad one at `position`, and of bad substitutes before `attempt`.
 

@@ -78,6 +78,7 @@ class WindowOrder(Order):
         """`parts`: each with the sizes of its shards; `soon` is called with samples, one of each shard that is next."""
         super().__init__(seed, sum(part.quota for part, _ in parts))
         self._parts = [(part, [size for size in sizes if size]) for part, sizes in parts if part.quota]
+        self._repeats = any(part.quota > part.count for part, _ in parts)
         self._streams = streams
         self._soon = soon
         self._lines: dict[int, _Line] = {}
@@ -86,6 +87,10 @@ class WindowOrder(Order):
     def sample(self, epoch: int, position: int) -> int:
         """The sample at `position` of pass `epoch`."""
         return self._shifted(epoch, position, 0)
+
+    def occasion(self, epoch: int, position: int) -> int:
+        """The pass; where samples come again in it, the slot."""
+        return mix(PART, epoch, position) if self._repeats else epoch
 
     def substitute(self, epoch: int, position: int, attempt: int) -> int:
         """Another sample of the same window, so that no other shard is needed; beyond it, of the whole pass."""
@@ -202,6 +207,10 @@ class ResampledWindowOrder(Order):
             if self._soon is not None:
                 self._soon([self._at(*self._draw(stream, later), 0) for later in (window, window + 1)])
         return self._at(*held, number)
+
+    def occasion(self, epoch: int, position: int) -> int:
+        """The slot: a sample that comes again in a pass is cropped in another way."""
+        return mix(PART, epoch, position)
 
     def _draw(self, stream: int, window: int) -> tuple[Part, int, Permutation]:
         part = self._weights.draw(mix(RESAMPLE, self.seed, stream, window, 2))
