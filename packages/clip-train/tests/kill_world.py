@@ -40,6 +40,8 @@ class Runs:
     def __init__(self, folder: Path, shards: str) -> None:
         self.folder = folder
         self.shards = shards
+        self.effects = 0
+        """How often a whole run touches the disk to save, once `whole` has counted."""
 
     def config(self, name: str, **fields: Any) -> TrainConfig:
         given: dict[str, Any] = {
@@ -130,7 +132,8 @@ def whole(runs: Runs) -> dict[str, Any]:
     """The run that all others are compared with, and how often it touches the disk to save."""
     counter = runs.folder / "effects"
     runs.wait(runs.start("whole", before=lambda: count_effects(counter)))
-    return runs.result("whole", effects=len(counter.read_text()))
+    runs.effects = len(counter.read_text())
+    return runs.result("whole", effects=runs.effects)
 
 
 def repeated(runs: Runs) -> dict[str, Any]:
@@ -155,15 +158,10 @@ def killed(runs: Runs, kills: int = 5, seed: int = 0, world: int = 1, **fields: 
     return runs.result(name, kills=done)
 
 
-def killed_in_a_save(runs: Runs, points: int = 4, seed: int = 1, effects: int = 0) -> list[dict[str, Any]]:
+def killed_in_a_save(runs: Runs, points: int = 4, seed: int = 1) -> list[dict[str, Any]]:
     """Killed before, within or after one of the things that a save does to the disk, each in a run of its own."""
-    if not effects:
-        counter = runs.folder / "effects"
-        runs.wait(runs.start("count", before=lambda: count_effects(counter)))
-        effects = len(counter.read_text())
-        shutil.rmtree(runs.folder / "count")
     draw = random.Random(seed)
-    places = [(number, when) for number in range(effects) for when in ("before", "within", "after")]
+    places = [(number, when) for number in range(runs.effects) for when in ("before", "within", "after")]
     found = []
     for place in draw.sample(places, min(points, len(places))):
         name = "point-{}-{}".format(*place)
@@ -189,6 +187,14 @@ def elastic(runs: Runs) -> dict[str, Any]:
     hits += runs.kill_at(runs.start("elastic", 4, fsdp_checkpoint="sharded", save_async=True), "elastic", 10, 0.0)
     runs.wait(runs.start("elastic", 1))
     return runs.result("elastic", kills=int(hits))
+
+
+def divided(runs: Runs) -> dict[str, Any]:
+    """In pieces on two processes, with full and then sharded checkpoints, and ended whole on one."""
+    hits = runs.kill_at(runs.start("divided", 2, fsdp=True), "divided", 5, 0.0)
+    hits += runs.kill_at(runs.start("divided", 2, fsdp=True, fsdp_checkpoint="sharded"), "divided", 10, 0.0)
+    runs.wait(runs.start("divided", 1))
+    return runs.result("divided", kills=int(hits))
 
 
 def many(runs: Runs) -> list[dict[str, Any]]:

@@ -38,7 +38,17 @@ def results(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Results:
     return run_cases(
         tmp_path_factory.mktemp("kills"),
         shards,
-        *("whole", "repeated", "other_workers", "killed", "killed_in_a_save", "two_processes", "two_killed", "elastic"),
+        *(
+            "whole",
+            "repeated",
+            "other_workers",
+            "killed",
+            "killed_in_a_save",
+            "two_processes",
+            "two_killed",
+            "elastic",
+            "divided",
+        ),
     )
 
 
@@ -104,16 +114,18 @@ def test_two_processes_that_are_killed_go_on_to_the_same_bits(results: Results) 
 
 def test_any_number_of_processes_sees_every_sample_once_in_the_same_batches(results: Results) -> None:
     samples = expected_samples()
-    for case in ("whole", "two_processes", "elastic"):
+    for case in ("whole", "two_processes", "elastic", "divided"):
         assert [record["samples"] for record in results[case]["records"]] == samples, case
+    for case in ("elastic", "divided"):
+        result = results[case]
+        assert result["kills"] == 2
+        for ours, theirs in zip(result["records"], results["whole"]["records"], strict=True):
+            assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4), case
+            assert (ours["step"], ours["lr"]) == (theirs["step"], theirs["lr"])
     result = results["elastic"]
-    assert result["kills"] == 2
-    for ours, theirs in zip(result["records"], results["whole"]["records"], strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
-        assert (ours["step"], ours["lr"]) == (theirs["step"], theirs["lr"])
-    assert "4 processes where the checkpoint had 2" in result["log"]
+    assert "processes: 4, and 2 in the checkpoint" in result["log"]
     assert "--batch-size is 2 in place of" not in result["log"]
-    assert "1 processes where the checkpoint had 4" in result["log"]
+    assert "processes: 1, and 4 in the checkpoint" in result["log"]
 
 
 def test_old_checkpoints_go_and_those_of_epochs_stay(results: Results) -> None:

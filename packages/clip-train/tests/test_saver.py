@@ -24,7 +24,7 @@ from clip_core.errors import StorageError
 from clip_core.presets.parts import model, text_tower
 from clip_core.presets.vit import image_tower
 from clip_train import TrainConfig, train
-from clip_train.checkpoint import disk, full, published, sharded, verify
+from clip_train.checkpoint import disk, export, full, published, verify
 from clip_train.checkpoint.saver import SAVE, Saver
 from clip_train.checkpoint.state import restore, take
 from clip_train.plan import prepare
@@ -95,7 +95,7 @@ def test_a_checkpoint_is_a_bundle(make_config: Make, tmp_path: Path) -> None:
     in_shards = train(make_config(fsdp_checkpoint="sharded"))
     (entry,) = published(in_shards.folder / "checkpoints")
     for number, folder in enumerate((entry.path, published(result.folder / "checkpoints")[0].path)):
-        exported = sharded.export(folder, tmp_path / f"bundle{number}")
+        exported = export(folder, tmp_path / f"bundle{number}")
         assert sorted(path.name for path in exported.iterdir()) == ["clip_config.json", "model.safetensors"]
         found = clip_core.load(exported).model.state_dict()
         assert all(torch.equal(found[name], value) for name, value in weights.items())

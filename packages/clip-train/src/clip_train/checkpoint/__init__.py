@@ -6,6 +6,19 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from clip_train.checkpoint.manifest import Published, newest, published, verify
 
-__all__ = ["Published", "newest", "published", "verify"]
+if TYPE_CHECKING:
+    from clip_train.checkpoint.sharded import export
+
+__all__ = ["Published", "export", "newest", "published", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    # Reading shards takes the whole of the trainer with it, which itself comes here.
+    if name == "export":
+        return importlib.import_module("clip_train.checkpoint.sharded").export
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -110,8 +110,8 @@ class Origin:
                 _log.info("other than in the checkpoint: %s", line)
             if header["processes"] != plan.world.size:
                 _log.info(
-                    "%d processes where the checkpoint had %d: the global batches are the same, the sums may differ in "
-                    "their last bits",
+                    "processes: %d, and %d in the checkpoint; global batches are the same, sums may differ in their "
+                    "last bits",
                     plan.world.size,
                     header["processes"],
                 )
