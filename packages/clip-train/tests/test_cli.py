@@ -128,10 +128,11 @@ def test_an_interrupt_leaves_valid_metrics_and_says_so(words: list[str], tmp_pat
     # As a terminal does: to the whole process group, workers included.
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
+    assert process.returncode == 75, err
     assert "Traceback" not in err
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
-    assert f"interrupted after {len(lines)} of 10000 steps" in err
+    assert f"SIGINT stopped the run after {len(lines)} of 10000 steps, saved as" in err
+    assert "--resume latest goes on" in err
     assert not (metrics.parent / "bundle").exists()
     assert json.loads((metrics.parent / "summary.json").read_text(encoding="utf-8"))["steps"] == len(lines)

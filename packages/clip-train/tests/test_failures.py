@@ -285,16 +285,16 @@ def test_a_signal_to_one_process_stops_all_after_one_step_and_nothing_is_lost(
 )
 @pytest.mark.parametrize("guarded", [True, False])
 def test_a_frozen_process_is_named_and_ends_all(launch: Callable[..., Processes], guarded: bool) -> None:
-    run = launch(lambda rank: slowly(0.02), epochs=100, timeout_seconds=2.0 if guarded else 0.0)
+    run = launch(lambda rank: slowly(0.02), epochs=100, timeout_seconds=4.0 if guarded else 0.0)
     run.wait_for_step(6)
     os.kill(run.pids[1], signal.SIGSTOP)
     frozen = time.monotonic()
     if not guarded:
-        time.sleep(4)
+        time.sleep(6)
         assert run.poll(0) is None
         return
     assert run.wait(0) == [LOST_A_PROCESS], run.err(0)
-    assert time.monotonic() - frozen < 20
+    assert time.monotonic() - frozen < 30
     assert f"process 1 ({socket.gethostname()}, pid {run.pids[1]}), last seen at step" in run.err(0)
     assert ", silent for " in run.err(0)
     # The launcher need not wait for it.
@@ -316,7 +316,7 @@ def test_a_process_that_gets_no_further_is_told_from_those_that_wait(launch: Cal
 
             trainer.iterate_batches = hanging
 
-    run = launch(inject, size=3, batch_size=2, epochs=100, timeout_seconds=2.0)
+    run = launch(inject, size=3, batch_size=2, epochs=100, timeout_seconds=4.0)
     assert run.wait(0, 1, 2) == [LOST_A_PROCESS] * 3, run.err(0)
     for rank in range(3):
         assert f"pid {run.pids[2]}), last seen at step 7, reading data" in run.err(rank)

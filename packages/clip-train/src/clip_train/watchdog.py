@@ -89,7 +89,8 @@ def culprits(sightings: Sequence[Sighting], *, seconds: float, warm_after: int) 
         seconds: the limit of a phase of a step; others have `LONG` times that.
         warm_after: the step from which on a step is no longer one of the first.
     """
-    silent = [one for one in sightings if one.silent > seconds]
+    # Whoever loads libraries and data may be kept from saying so for a while.
+    silent = [one for one in sightings if one.silent > (LONG * seconds if one.phase == PREPARING else seconds)]
     if silent:
         return _SILENT, silent
     if not sightings:
