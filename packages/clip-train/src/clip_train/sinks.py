@@ -83,7 +83,8 @@ def _say(name: str, error: BaseException) -> None:
 
 class _Tensorboard:
     def __init__(self, config: TrainConfig, folder: Path) -> None:
-        # torch's own writer needs the package tensorboard.
+        # torch's own writer needs the package; asked first, it is what the error names where it is missing.
+        importlib.import_module("tensorboard")
         writer: Any = importlib.import_module("torch.utils.tensorboard")
         self._writer = writer.SummaryWriter(str(folder / "tensorboard"))
 
