@@ -142,6 +142,22 @@ def test_a_disk_that_stays_full_ends_the_run_after_some_saves(
     assert 5 <= len(records(folder)) <= 8
 
 
+@pytest.mark.parametrize("fields", [{}, {"save_async": True}])
+def test_shards_that_cannot_be_written_are_the_same_failure(
+    make_config: Make, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+
+    def refuse(self: Any, *args: Any) -> None:
+        (self.path / "__0_0.distcp").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FileSystemWriter, "write_data", refuse)
+    with pytest.raises(StorageError, match="3 saves in a row have failed.*No space left"):
+        train(make_config(epochs=3, name="mine", save_every_n_steps=1, fsdp_checkpoint="sharded", **fields))
+    assert list((Path(make_config().run.logs) / "mine" / "checkpoints").iterdir()) == []
+
+
 def test_an_error_in_the_background_is_not_lost(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     Full(monkeypatch, 1, error=ZeroDivisionError("a defect"))
     with pytest.raises(ZeroDivisionError, match="a defect"):

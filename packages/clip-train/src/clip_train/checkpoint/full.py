@@ -23,7 +23,7 @@ from clip_core.tokenizer import tokenizer_files
 from clip_train.checkpoint import disk
 from clip_train.checkpoint.state import SCHEMA, Snapshot, whole
 
-__all__ = ["STATE", "collected", "read", "read_foreign", "read_header", "write", "write_rest"]
+__all__ = ["STATE", "collected", "read", "read_foreign", "read_header", "take_part", "write", "write_rest"]
 
 STATE = "state.json"
 
@@ -44,6 +44,12 @@ def collected(snapshot: Snapshot, *, copy: bool) -> Snapshot:
         return here.clone() if copy or shares else here
 
     return snapshot.map(alone)
+
+
+def take_part(snapshot: Snapshot) -> None:
+    """What the other processes do while one calls `collected`: hand over their pieces."""
+    for value in snapshot.tensors().values():
+        whole(value)
 
 
 def write(folder: Path, snapshot: Snapshot, bundle: clip_core.Bundle) -> None:

@@ -110,11 +110,13 @@ class Saver:
         if world.is_first:
             self._sync_records()
         background = self._config.save_async
-        copy = self._shards.collected(snapshot, copy=background) if self._shards else None
-        if copy is None:
+        copy: Snapshot | None = None
+        if self._shards:
+            copy = self._shards.collected(snapshot, copy=background)
+        elif world.is_first:
             copy = full.collected(snapshot, copy=background)
-        if not (self._shards or world.is_first):
-            copy = None  # only the first process writes; the others had to take part in what is divided
+        else:
+            full.take_part(snapshot)
         if background:
             self._thread = threading.Thread(target=self._write_aside, args=(copy, step, stays, started), daemon=True)
             self._thread.start()
