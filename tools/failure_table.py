@@ -61,7 +61,9 @@ def injections(folder: Path) -> list[Injection]:
     found: list[Injection] = []
     for path in sorted(folder.glob("test_*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            for mark in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            for mark in node.decorator_list:
                 if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.failure":
                     try:
                         (row,) = (ast.literal_eval(word) for word in mark.args)

@@ -1,4 +1,7 @@
-"""Faults put into real runs of several processes, and the same without the guard: see tools/failure_table.py."""
+"""Faults put into real runs of several processes, and the same without the guard (clip_train.surviving).
+
+tools/failure_table.py makes a table of them.
+"""
 
 from __future__ import annotations
 

@@ -79,14 +79,14 @@ def test_a_second_signal_ends_at_once_and_the_echo_of_a_launcher_does_not() -> N
         assert ended == expected
 
 
-def test_a_process_that_does_not_get_to_its_end_is_ended_by_force(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_process_that_does_not_get_to_its_end_is_ended_by_force(caplog: pytest.LogCaptureFixture) -> None:
     ended: list[int] = []
     with Stopping(seconds=0.05, end=ended.append, environment={}):
         os.kill(os.getpid(), signal.SIGTERM)
         # No handler of Python runs while a thread is waited for.
         assert soon(lambda: ended)
     assert ended == [STOPPED]
-    assert "not stopped within 0.05 s of SIGTERM (--stop-seconds)" in capsys.readouterr().err
+    assert "not stopped within 0.05 s of SIGTERM (--stop-seconds)" in caplog.text
 
 
 def test_outside_of_the_main_thread_signals_are_left_alone() -> None:

@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -85,8 +84,8 @@ class Stopping:
     def __enter__(self) -> Stopping:
         if threading.current_thread() is not threading.main_thread():
             return self
-        # A process that waits in a call of torch runs no handler of Python. This descriptor is written to by the handler
-        # below Python's, and a thread reads it.
+        # A process that waits in a call of torch runs no handler of Python. The handler below Python's writes to this
+        # descriptor, and a thread reads it.
         reader, writer = self._sockets = socket.socketpair()
         writer.setblocking(False)
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
@@ -132,16 +131,12 @@ class Stopping:
             self._timer.daemon = True
             self._timer.start()
         elif time.monotonic() - self.at >= self._echo:
-            self._say(f"{number.name} again: ended at once, nothing more is saved")
+            _log.error("%s again: ended at once, nothing more is saved", number.name)
             self._end(128 + number)
 
     def _end_by_force(self) -> None:
-        self._say(f"not stopped within {self._seconds:g} s of {self._asked} (--stop-seconds): ended by force")
+        _log.error("not stopped within %g s of %s (--stop-seconds): ended by force", self._seconds, self._asked)
         self._end(STOPPED)
-
-    def _say(self, text: str) -> None:
-        _log.error(text)
-        print(f"clip-train: {text}", file=sys.stderr, flush=True)
 
 
 def how_to_go_on(environment: Mapping[str, str] = os.environ) -> str:

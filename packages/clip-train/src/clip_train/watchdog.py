@@ -16,7 +16,6 @@ import os
 import re
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -280,8 +279,7 @@ class Watchdog:
         self._leave(message)
 
     def _leave(self, message: str) -> None:
-        _log.error(message)
-        print(f"clip-train: error: {message}", file=sys.stderr, flush=True)
+        _log.error("%s", message)
         self._end(LOST_A_PROCESS)
 
     def _explain(self, error: RuntimeError) -> ClipError | None:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from clip_core.device import resolve_device
 from clip_core.errors import ClipError, ConfigError
@@ -47,8 +48,8 @@ class World:
     device: torch.device = torch.device("cpu")
     control: dist.ProcessGroup | None = None
     """A group of CPUs for small messages, which wait for no GPU."""
-    store: dist.Store | None = None
-    """Where the processes met; holds small texts by name."""
+    store: Any = None
+    """Where the processes met, torch's Store; holds small texts by name."""
 
     @property
     def is_first(self) -> bool:
@@ -129,7 +130,7 @@ def join(config: TrainConfig) -> Iterator[World]:
     launched = "env://" if "RANK" in os.environ else f"tcp://{place.address}:{place.port}"
     method = config.parallel.dist_url or launched
     try:
-        store, _, _ = next(dist.rendezvous(method, place.rank, place.size, timeout=_MEETING))
+        store, _, _ = next(rendezvous(method, place.rank, place.size, timeout=_MEETING))
         own = store.clone()
         dist.init_process_group(backend, store=store, timeout=_MEETING, rank=place.rank, world_size=place.size)
     except (RuntimeError, ValueError, dist.DistError) as error:
