@@ -22,7 +22,7 @@ from clip_hub.card.folder import find_epochs
 from clip_hub.card.results import read_curves
 from clip_train import TrainConfig, train
 from clip_train.evaluating.class_folders import open_classes, open_imagenet
-from clip_train.evaluating.turns import epoch_ended_by
+from clip_train.evaluating.turns import Evaluations, epoch_ended_by
 from clip_train.evaluating.validation import Validation, retrieval_metrics
 from clip_train.measuring.split import Split
 
@@ -247,3 +247,15 @@ def test_processes_evaluate_together_and_name_the_slowest(
     # The first has nothing to do but wait for the second at the first exchange.
     split = Split(records(folder)[1:])
     assert split.loop["loss"] + split.loop["communication"] > 0.5 * 0.1 * split.steps
+
+
+def test_a_run_that_goes_on_takes_back_what_was_found_later(tmp_path: Path) -> None:
+    lines = [json.dumps({"step": 5 * epoch, "epoch": epoch}) for epoch in (1, 2, 3)]
+    # The last line was not finished when the run was killed.
+    (tmp_path / "evaluations.jsonl").write_text("\n".join([*lines, '{"step": 2']), encoding="utf-8")
+    for epoch in (1, 2, 3):
+        (tmp_path / "eval" / f"epoch_{epoch}").mkdir(parents=True)
+    service = Evaluations.__new__(Evaluations)
+    service.begin(tmp_path, 12)
+    assert [line["epoch"] for line in records(tmp_path, "evaluations.jsonl")] == [1, 2]
+    assert sorted(place.name for place in (tmp_path / "eval").iterdir()) == ["epoch_1", "epoch_2"]
