@@ -182,7 +182,7 @@ def _add_flag(group: Any, field: dataclasses.Field[Any], annotation: Any) -> Non
         group.add_argument(*names, type=_choice(field.name, choices), metavar=metavar, help=text)
     else:
         metavar = {int: "N", float: "X"}.get(first, field.name.split("_")[-1].upper())
-        group.add_argument(*names, type=first, metavar=metavar, help=text)
+        group.add_argument(*names, type=_plain(field.name, first), metavar=metavar, help=text)
 
 
 def _add_several(group: Any, names: Sequence[str], options: Sequence[Any], text: str) -> None:
@@ -202,9 +202,22 @@ def _options(annotation: Any) -> tuple[Any, ...]:
     return typing.get_args(annotation) if is_union else (annotation,)
 
 
+def _plain(name: str, kind: Any) -> Any:
+    """`kind`, or a converter that also knows words that stand for a value."""
+    words = SYNONYMS.get(name, {})
+    if not words:
+        return kind
+
+    def convert(text: str) -> Any:
+        return words[text] if text in words else kind(text)
+
+    convert.__name__ = kind.__name__  # in argparse's message
+    return convert
+
+
 def _choice(name: str, choices: Sequence[str]) -> Any:
     def convert(text: str) -> str:
-        value = SYNONYMS.get(name, {}).get(text, text)
+        value: str = SYNONYMS.get(name, {}).get(text, text)
         if value not in choices:
             allowed = ", ".join(choices)
             if name in SYNONYMS:

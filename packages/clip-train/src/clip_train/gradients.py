@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from clip_train.data.decode import Batch
 from clip_train.objective import Features, Objective
 
-__all__ = ["backward"]
+__all__ = ["backward", "kept_statistics"]
 
 
 def backward(
@@ -127,7 +127,7 @@ def _features(
     """Features of all micro-batches, and what the objective wants beside them, without activations."""
     found: list[Features] = []
     extra: list[dict[str, Tensor]] = []
-    with torch.no_grad(), context(), _kept_statistics(model):
+    with torch.no_grad(), context(), kept_statistics(model):
         for number, batch in enumerate(batches):
             seed(number)
             found.append(Features.of(_forward(model, batch)))
@@ -157,7 +157,7 @@ def _unsynchronised(model: nn.Module, wanted: bool) -> AbstractContextManager[ob
 
 
 @contextlib.contextmanager
-def _kept_statistics(model: nn.Module) -> Iterator[None]:
+def kept_statistics(model: nn.Module) -> Iterator[None]:
     """Batch norms see every picture twice, and shall count it once."""
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]

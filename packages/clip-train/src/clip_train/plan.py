@@ -25,6 +25,7 @@ from clip_train.data.source import Source, open_source
 from clip_train.initial import augmentation, build_bundle, create_model
 from clip_train.objective import check_teacher
 from clip_train.parallel import check_compiler
+from clip_train.parallel.batch_size import find_batch_size
 from clip_train.world import World
 
 __all__ = ["Plan", "prepare"]
@@ -71,6 +72,10 @@ def prepare(config: TrainConfig, world: World | None = None) -> Plan:
     source = open_source(config.data, rank=world.rank, ranks=world.size)
     bundle = build_bundle(config, device)
     _say_which_loss(config.objective, bundle.model)
+    teacher = _build_teacher(config.objective, bundle, device)
+    if not config.optim.batch_size:
+        most = max(2, len(source) // (world.size * config.optim.accum_freq))
+        config = config.replace(batch_size=find_batch_size(config, bundle, teacher, world, most))
     local_batch, whole = config.optim.batch_size, config.optim.batch_size * world.size
     global_batch = whole * config.optim.accum_freq
     order = build_order(config.data, source, config.run.seed, global_batch)
@@ -78,7 +83,6 @@ def prepare(config: TrainConfig, world: World | None = None) -> Plan:
     total_steps = -(-config.optim.epochs * samples_per_epoch // global_batch)
     transform = build_transform(bundle.config.preprocess, train=True, augment=augmentation(config))
     whole_rows = needs_whole_rows(bundle.config)
-    teacher = _build_teacher(config.objective, bundle, device)
     if teacher is not None:
         whole_rows = whole_rows or needs_whole_rows(teacher.config)
     _log.info(

@@ -18,7 +18,9 @@ Patterns = tuple[str, ...]
 class OptimConfig(Schema):
     """The optimiser, its groups of parameters, and its learning rate over time."""
 
-    batch_size: int = flag(64, help="samples of one process in one micro-batch")
+    batch_size: int = flag(
+        64, help="samples of one process in one micro-batch; auto (0): as many as memory holds, found by trying"
+    )
     epochs: int = flag(32, help="passes over the data (see --train-num-samples)")
     opt: str = flag(
         "adamw", help="adamw, nadamw (NAdam with AdamW's weight decay), or timm/NAME for one of timm: timm/lion"
@@ -61,7 +63,11 @@ class OptimConfig(Schema):
     ema_every: int = flag(1, help="steps between updates of that mean, each worth as many steps")
 
     def check(self) -> None:
-        self.require(self.batch_size >= 2, "batch_size", "2 or more: the loss compares the samples of a batch")
+        self.require(
+            self.batch_size == 0 or self.batch_size >= 2,
+            "batch_size",
+            "2 or more: the loss compares the samples of a batch; or 0: auto",
+        )
         self.require(self.epochs >= 1, "epochs", "1 or more")
         own = self.opt in ("adamw", "nadamw")
         self.require(

@@ -21,8 +21,8 @@ class ParallelConfig(Schema):
 
     timeout_seconds: float = flag(
         300.0,
-        help="a process that says nothing, or hangs in a step, for so long ends all of them by name; ten times that for "
-        "preparing, the first steps, saving and evaluating; 0: torch's own limits",
+        help="a process that says nothing, or hangs in a step, for so long ends all of them by name; ten times that "
+        "for preparing, the first steps, saving and evaluating; 0: torch's own limits",
     )
     stop_seconds: float = flag(
         120.0, help="from SIGTERM, SIGINT or SIGUSR1 until the process ends by force, the save included"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = ["ALIASES", "REFUSED_VALUES", "SYNONYMS"]
 
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -11,15 +13,16 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 """Field -> its other names."""
 
-SYNONYMS: dict[str, dict[str, str]] = {
+SYNONYMS: dict[str, dict[str, Any]] = {
+    "batch_size": {"auto": 0},
     "precision": {"amp_bfloat16": "amp_bf16"},
     "loss_dist_impl": {"bidir": "ring", "shift": "ring", "reduce": "gather"},
 }
 """Field -> values of open_clip -> the value that means the same here."""
 
 REFUSED_VALUES: dict[tuple[str, str], str] = {
-    ("torchcompile_mode", "reduce-overhead"): "CUDA graphs need equal shapes in every step, and packed texts have none; "
-    "use default or max-autotune-no-cudagraphs",
+    ("torchcompile_mode", "reduce-overhead"): "it uses CUDA graphs, which need equal shapes in every step, and packed "
+    "texts have none; use default or max-autotune-no-cudagraphs",
     ("torchcompile_mode", "max-autotune"): "it uses CUDA graphs, which need equal shapes in every step, and packed "
     "texts have none; use max-autotune-no-cudagraphs",
 }
