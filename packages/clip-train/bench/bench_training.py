@@ -33,9 +33,8 @@ import torch
 from clip_train import TrainConfig
 from clip_train.data.decode import Batch, Decoder
 from clip_train.data.loader import StepDataset
-from clip_train.metrics import SampleAccount
 from clip_train.plan import Plan, prepare
-from clip_train.trainer import Fit, fit
+from clip_train.trainer import fit, start
 
 CAPTIONS = ("a photo of the digit {}", "a {} to the left of a seven", "the number {} written by hand, a little blurred")
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -73,7 +72,7 @@ def ours(config: TrainConfig, batches: list[Batch]) -> Callable[[], None]:
     made = prepare(config)
     fields = {name: getattr(made, name) for name in Plan.__slots__}
     plan = Plan(**{**fields, "decoder": Ready(made.decoder, list(batches)), "total_steps": len(batches)})
-    return lambda: fit(plan, Fit(), SampleAccount(plan.source), lambda record: None, lambda samples, loss: None)
+    return lambda: fit(start(plan))
 
 
 def theirs(config: TrainConfig, batches: list[Batch]) -> Callable[[], None]:
@@ -145,7 +144,8 @@ def main() -> None:
             device="cpu",
             precision="fp32",
         )
-        data = StepDataset(prepare(config).decoder, given.batch_size)
+        whole = prepare(config)
+        data = StepDataset(whole.decoder, whole.share)
         batches = [data[step] for step in range(given.steps)]
         assert all(isinstance(batch, Batch) for batch in batches)
         rows: dict[str, Callable[[], Any]] = {
@@ -156,10 +156,10 @@ def main() -> None:
         times: dict[str, list[float]] = {name: [] for name in rows}
         for number in range(given.rounds + 1):
             for name, run in rows.items():
-                start = time.process_time()
+                begun = time.process_time()
                 run()
                 if number:
-                    times[name].append(time.process_time() - start)
+                    times[name].append(time.process_time() - begun)
     samples = given.steps * given.batch_size
     speeds = {name: samples / statistics.median(taken) for name, taken in times.items()}
     for name, speed in speeds.items():
