@@ -45,18 +45,7 @@ class RunConfig(Schema):
         3, help="so often training goes back to the last checkpoint, past the data, after ten skipped steps in a row"
     )
 
-    guard_spike: float | None = flag(
-        None,
-        help="skip a step whose gradient norm lies so many standard deviations above the recent ones (of its "
-        "logarithm); say 6; not given: only what is not finite is skipped",
-    )
-    guard_rollbacks: int = flag(
-        3, help="so often training goes back to the last checkpoint, past the data, after ten skipped steps in a row"
-    )
-
     def check(self) -> None:
-        self.require(self.guard_spike is None or self.guard_spike > 0, "guard_spike", "above 0, or None")
-        self.require(self.guard_rollbacks >= 0, "guard_rollbacks", "0 or more")
         self.require(self.guard_spike is None or self.guard_spike > 0, "guard_spike", "above 0, or None")
         self.require(self.guard_rollbacks >= 0, "guard_rollbacks", "0 or more")
         self.require(self.remote_sync_frequency >= 1, "remote_sync_frequency", "1 or more seconds")
