@@ -122,7 +122,7 @@ def test_a_tag_is_a_tag_also_where_a_folder_has_its_name(
 ) -> None:
     asked: list[tuple[str, str]] = []
 
-    def offline(name: str, pretrained: str) -> clip_core.Clip:
+    def offline(name: str, pretrained: str, cache_dir: str | None) -> clip_core.Clip:
         asked.append((name, pretrained))
         return clip_core.create_model(name)
 
