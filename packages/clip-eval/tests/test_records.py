@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +25,24 @@ from clip_eval.records.reading import parse_json
 from clip_eval.tasks.result import Answer, Outcomes, SampleResult, TaskResult
 
 MakeRecord = Callable[..., Record]
+
+
+def test_the_command_is_recorded_without_the_secrets_of_its_addresses(bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [
+        "clip-eval",
+        "--dataset=https://me:secret@host:8000/sets/a?sig=secret",
+        "s3://key:secret@bucket/a,s3://key:secret@bucket/b",
+        "hf://datasets/org/name@v1",
+        "a photo of a cat?",
+    ]
+    monkeypatch.setattr(sys, "argv", words)
+    assert shlex.split(run_facts(bundle)["command"]) == [
+        "clip-eval",
+        "--dataset=https://host:8000/sets/a",
+        "s3://bucket/a,s3://bucket/b",
+        "hf://datasets/org/name@v1",
+        "a photo of a cat?",
+    ]
 
 
 @pytest.fixture

@@ -19,8 +19,10 @@ from pathlib import Path
 
 from clip_core.errors import DataError
 
-__all__ = ["Folder", "HubRepository", "Place", "Url", "resolve_root", "take_apart"]
+__all__ = ["Folder", "HubRepository", "Place", "Url", "resolve_root", "take_apart", "without_secrets"]
 
+_USER = re.compile(r"(?<=://)[^/?#\s]*@")
+_QUERY = re.compile(r"(://[^\s?#]*)[?#]\S*")
 _REVISION = r"(?:@(?P<revision>refs/(?:pr|convert)/[^/@]+|[^/@]+))?"
 _NAME = r"(?P<repo>[\w.-]+/[\w.-]+)"
 _SHORT = re.compile(_NAME + _REVISION)
@@ -58,7 +60,7 @@ class Url:
     def name(self) -> str:
         """What to call the data set: the last part of the path."""
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.url).path).rstrip("/")
-        last = path.rpartition("/")[2] or urllib.parse.urlsplit(self.url).netloc
+        last = path.rpartition("/")[2] or urllib.parse.urlsplit(self.url).netloc.rpartition("@")[2]
         return re.sub(r"[^\w.-]", "_", last).lstrip(".") or "dataset"
 
 
@@ -121,3 +123,8 @@ def take_apart(address: str | os.PathLike[str]) -> Place:
 def _repository(found: re.Match[str]) -> HubRepository:
     parts = found.groupdict()
     return HubRepository(parts["repo"], parts["revision"] or "main", (parts.get("folder") or "").strip("/"))
+
+
+def without_secrets(text: str) -> str:
+    """`text` with every URL in it lacking what may be secret: the user, the password, the query and the fragment."""
+    return _QUERY.sub(r"\1", _USER.sub("", text))

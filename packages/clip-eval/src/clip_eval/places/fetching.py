@@ -7,12 +7,11 @@ commit. Anything else comes into a cache of our own, see `mirror`. `HF_HUB_OFFLI
 
 from __future__ import annotations
 
-import urllib.parse
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
 from clip_core.errors import DataError
-from clip_eval.places.address import Folder, HubRepository, Place, Url, resolve_root, take_apart
+from clip_eval.places.address import Folder, HubRepository, Place, Url, resolve_root, take_apart, without_secrets
 from clip_eval.places.facts import DatasetFacts, count_file, read_samples, shard_names, small_files
 from clip_eval.places.hub import HubSplit
 from clip_eval.places.site import SiteSplit
@@ -96,9 +95,7 @@ def origin_of(address: str | PathLike[str], folder: Path) -> dict[str, str | Non
         held = f"/{place.folder}" if place.folder else ""
         return {"address": f"hf://datasets/{place.repo}{held}", "revision": commit}
     if isinstance(place, Url):
-        parts_of = urllib.parse.urlsplit(place.url)
-        plain = parts_of._replace(netloc=parts_of.netloc.rpartition("@")[2], query="", fragment="")
-        return {"address": urllib.parse.urlunsplit(plain), "revision": None}
+        return {"address": without_secrets(place.url), "revision": None}
     return {"address": None, "revision": None}
 
 

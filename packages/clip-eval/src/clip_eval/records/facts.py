@@ -22,6 +22,7 @@ from clip_core.errors import DataError
 from clip_core.tokenizer.missing import MissingTokenizer
 from clip_core.zero_shot import fill_template
 from clip_eval.features import ImageFeatures
+from clip_eval.places.address import without_secrets
 from clip_eval.wds import WdsDataset, shard_sha256
 
 __all__ = ["dataset_facts", "json_sha256", "model_facts", "prompt_facts", "run_facts", "shards_sha256"]
@@ -124,7 +125,8 @@ def run_facts(
 ) -> dict[str, Any]:
     """Where and with what it ran: precision, device, number of processes, hits of the feature store, versions.
 
-    store: such as {"hits": 3, "misses": 1}; None without a store. command: the command line, by default this process's.
+    store: such as {"hits": 3, "misses": 1}; None without a store. command: the command line, by default this process's
+    without the secrets of its URLs.
     """
     device = bundle.model.logit_scale.device
     return {
@@ -137,7 +139,7 @@ def run_facts(
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "processes": processes,
         "store": None if store is None else dict(store),
-        "command": shlex.join(sys.argv) if command is None else command,
+        "command": shlex.join(map(without_secrets, sys.argv)) if command is None else command,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
     }
 
