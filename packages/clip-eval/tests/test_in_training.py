@@ -74,8 +74,9 @@ def test_modes_come_back_after_an_error(bundle, datasets) -> None:
 @pytest.mark.parametrize(
     ("cost", "every", "share"), [(10.0, 1, 0.05), (10.0, 50, 0.05), (0.5, 10, 0.2), (90.0, 7, 0.1)]
 )
+@pytest.mark.parametrize("before", [0, 1_000_000])
 def test_the_share_of_the_time_is_bounded_at_every_moment(
-    bundle, datasets, monkeypatch, cost: float, every: int, share: float
+    bundle, datasets, monkeypatch, cost: float, every: int, share: float, before: int
 ) -> None:
     now = 0.0
     monkeypatch.setattr(in_training, "perf_counter", lambda: now)
@@ -91,7 +92,7 @@ def test_the_share_of_the_time_is_bounded_at_every_moment(
     monkeypatch.setattr(InTraining, "_evaluate", lambda self, encoder, dataset: slow() and {"done": 1.0})
     evaluation = InTraining(bundle, datasets[:1], every=every, share=share)
     spent, turns = 0.0, []
-    for step in range(1, 2001):
+    for step in range(before + 1, before + 2001):
         now += 1.0
         if evaluation.due(step):
             assert step % every == 0

@@ -109,11 +109,17 @@ class InTraining:
         self._ranks = Ranks.join() if ranks is None else ranks
         self._begin = perf_counter()
         self._cost: float | None = None
+        self._before: int | None = None
         self.next_step = every
         self.spent = 0.0
 
     def due(self, step: int) -> bool:
-        """Whether `run` should be called after this step. Costs nothing, and is the same in every process."""
+        """Whether `run` should be called after this step. Costs nothing, and is the same in every process.
+
+        Ask after every step: a run that goes on begins at the first one asked about, and its steps are timed from there.
+        """
+        if self._before is None:
+            self._before = step - 1
         return step == self._last_step or (step >= self.next_step and step % self._every == 0)
 
     def run(self, step: int) -> dict[str, float]:
@@ -185,7 +191,8 @@ class InTraining:
         elapsed = perf_counter() - self._begin
         trained = max(elapsed - self.spent, 1e-9)
         needed = (self.spent + (self._cost or 0.0)) * (1 - self._share) / self._share
-        steps = max(1, math.ceil((needed - trained) / (trained / max(step, 1))))
+        done = max(step - (self._before or 0), 1)
+        steps = max(1, math.ceil((needed - trained) / (trained / done)))
         return math.ceil((step + steps) / self._every) * self._every
 
 
