@@ -77,3 +77,20 @@ def test_a_folder_that_is_called_as_published_is_the_known_set(name: str, tmp_pa
 def test_suites_are_found_as_clip_benchmark_spells_them() -> None:
     assert [entry.name for entry in select(["VTAB_plus"])] == list(suite("vtab+").datasets)
     assert len(suite("sugar_crepe").datasets) == 7
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("sftp://bob:secret@host/data/x", "x"),
+        ("sftp://bob:secret@host", "host"),
+        ("https://example.org/mydigits?sig=secret", "mydigits"),
+        ("https://example.org/a/wds_vtab-cifar10/?sig=secret/more", "vtab/cifar10"),
+        ("hf://datasets/org/third@v1/folder", "folder"),
+        ("https://huggingface.co/datasets/org/third/tree/main", "third"),
+        ("s3://bucket/set@2", "set_2"),
+    ],
+)
+def test_the_name_of_an_address_has_no_secrets_of_it(address: str, name: str) -> None:
+    (found,) = select([address])
+    assert (found.name, found.address) == (name, address)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from clip_core.errors import ConfigError
 from clip_eval.catalogue import Entry, entries, find, lookup
+from clip_eval.places.address import Folder, HubRepository, take_apart
 from clip_eval.suites import QUICK, SUITES, suite
 from clip_hub.repository import is_repository
 
@@ -42,6 +43,7 @@ def select(words: Sequence[str], *, root: str | None = None) -> tuple[Selected, 
     Raises:
         ConfigError: a word is none of these, the catalogue knows no place to fetch a set from, or two words mean two
             data sets of one name.
+        DataError: a word looks like an address and is none.
     """
     found: dict[str, Selected] = {}
     for word in _words(words):
@@ -76,7 +78,7 @@ def _locate(word: str, root: str | None) -> Selected:
         called = name if entry is None else entry.name
         return Selected(name=called, address=_fill(root, called), entry=entry)
     if "://" in word:
-        return _at(word, word.partition("/tree/")[0].partition("@")[0].rstrip("/").rpartition("/")[2])
+        return _at(word)
     if Path(word).is_dir():
         return _folder(word)
     if root is not None:
@@ -89,7 +91,7 @@ def _locate(word: str, root: str | None) -> Selected:
     families = {part.name.partition("/")[0] for part in entries() if "/" in part.name}
     owner = word.partition("/")[0]
     if entry is None and is_repository(word) and owner not in families and not Path(owner).is_dir():
-        return _at(f"hf://datasets/{word}", name.rpartition("/")[2])
+        return _at(f"hf://datasets/{word}")
     if entry is None:
         try:
             find(name)
@@ -121,8 +123,14 @@ def _folder(address: str) -> Selected:
     return Selected(name=last if entry is None else entry.name, address=address, entry=entry)
 
 
-def _at(address: str, last: str) -> Selected:
-    """A data set at a place of its own, which is known by the last part of it, or not."""
+def _at(address: str) -> Selected:
+    """A data set at a place of its own, which is known by the last part of its path, or not."""
+    place = take_apart(address)
+    if isinstance(place, HubRepository):
+        last = (place.folder or place.repo).rpartition("/")[2]
+    else:
+        # Without what may be secret in an address: the name is printed and becomes part of the record's.
+        last = place.path.name if isinstance(place, Folder) else place.name
     entry = lookup(last)
     return Selected(name=last if entry is None else entry.name, address=address, entry=entry)
 
