@@ -117,13 +117,14 @@ def test_every_question_of_a_set_of_ones_own_is_asked(
     encoder: Encoder, png: Callable[..., bytes], tmp_path: Path
 ) -> None:
     folder = tmp_path / "people"
-    (folder / "test").mkdir(parents=True)
-    with webdataset.TarWriter(str(folder / "test" / "0.tar")) as shard:
-        for number in range(6):
-            answers = io.BytesIO()
-            np.save(answers, np.asarray([number % 2, 2 - number % 3]))
-            shard.write({"__key__": f"s{number}", "png": png(number), "cls": b"0", "npy": answers.getvalue()})
-    (folder / "test" / "nshards.txt").write_text("1\n")
+    for split, count in (("test", 6), ("train", 24)):
+        (folder / split).mkdir(parents=True)
+        with webdataset.TarWriter(str(folder / split / "0.tar")) as shard:
+            for number in range(count):
+                answers = io.BytesIO()
+                np.save(answers, np.asarray([number % 2, 2 - number % 3]))
+                shard.write({"__key__": f"s{number}", "png": png(number), "cls": b"0", "npy": answers.getvalue()})
+        (folder / split / "nshards.txt").write_text("1\n")
     (folder / "classnames.txt").write_text("hat:none\nhat:some\nage:young\nage:middle\nage:old\n")
     (folder / "zeroshot_classification_templates.txt").write_text("hat:a person with {c} hat\nage:a {c} person\n")
     with pytest.raises(DataError, match="metadata_fields"):
@@ -131,6 +132,9 @@ def test_every_question_of_a_set_of_ones_own_is_asked(
     (folder / "about.json").write_text(json.dumps({"metadata_fields": ["hat", "age"]}))
     records = [record for _, record in run(encoder, select([str(folder)]), Wanted(), model_name="m")]
     assert [record.facts["settings"]["objective"] for record in records] == ["hat", "age"]  # type: ignore[union-attr]
+    assert [len(record.result.details["classes"]) for record in records] == [2, 3]  # type: ignore[union-attr]
+    wanted = Wanted(tasks=("linear_probe",))
+    records = [record for _, record in run(encoder, select([str(folder)]), wanted, model_name="m")]
     assert [len(record.result.details["classes"]) for record in records] == [2, 3]  # type: ignore[union-attr]
 
 

@@ -116,7 +116,7 @@ class InTraining:
     def due(self, step: int) -> bool:
         """Whether `run` should be called after this step. Costs nothing, and is the same in every process.
 
-        Ask after every step: a run that goes on begins at the first one asked about, and its steps are timed from there.
+        Ask after every step: a run that goes on begins at the first one asked about; its steps are timed from there.
         """
         if self._before is None:
             self._before = step - 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from clip_eval.selection import Selected
 from clip_eval.wds import WdsDataset, check_size, open_dataset
 from clip_eval.wds.text_files import objectives_in
 
-__all__ = ["Wanted", "open_selected", "run"]
+__all__ = ["Wanted", "objectives_of", "open_selected", "run"]
 
 _log = logging.getLogger(__name__)
 
@@ -142,15 +142,22 @@ def _check_kind(dataset: WdsDataset, entry: Entry) -> None:
         )
 
 
-def _objectives(selected: Selected, wanted: Wanted, encoder: Encoder) -> Iterator[WdsDataset]:
-    """The data set, once for each question that its class names hold (race, gender ... of FairFace)."""
+def objectives_of(selected: Selected, folder: Callable[[], Path]) -> tuple[str, ...]:
+    """The questions that the class names of a set hold (race, gender ... of FairFace), each evaluated apart.
+
+    `("",)` for a set that asks one question only. `folder` is called for a set that the catalogue does not know.
+    """
     entry = selected.entry
-    objectives = entry.objectives if entry is not None else ()
-    # "toxic" asks a question that no column of the metadata answers.
-    answered = [name for name in objectives if entry and entry.groups and name in entry.groups.fields]
     if entry is None:
-        answered = list(objectives_in(encoder.ranks.together(functools.partial(_fetch, selected, wanted, encoder))))
-    for objective in answered or ("",):
+        return objectives_in(folder()) or ("",)
+    # "toxic" asks a question that no column of the metadata answers.
+    return tuple(name for name in entry.objectives if entry.groups and name in entry.groups.fields) or ("",)
+
+
+def _objectives(selected: Selected, wanted: Wanted, encoder: Encoder) -> Iterator[WdsDataset]:
+    """The data set, once for each of its questions."""
+    fetched = functools.partial(encoder.ranks.together, functools.partial(_fetch, selected, wanted, encoder))
+    for objective in objectives_of(selected, fetched):
         yield encoder.ranks.together(
             functools.partial(open_selected, selected, wanted, progress=encoder.progress, objective=objective)
         )
@@ -217,7 +224,14 @@ def _evaluate(
         if task != "linear_probe" or split is None:
             return None
         return encoder.ranks.together(
-            functools.partial(open_selected, selected, wanted, split=split, progress=encoder.progress)
+            functools.partial(
+                open_selected,
+                selected,
+                wanted,
+                split=split,
+                progress=encoder.progress,
+                objective=dataset.objective,
+            )
         )
 
     return evaluate(
