@@ -347,6 +347,20 @@ def test_the_command(folders: tuple[Path, Path], run: Run) -> None:
     assert run(*folders)[1] == out
 
 
+def test_a_gate_without_any_test_is_not_passed(folders: tuple[Path, Path], tmp_path: Path, run: Run) -> None:
+    other = tmp_path / "other"
+    write_record(other, "first", {"acc1": hits(0.9)}, model="tiny:b", templates=("a photo of a {c}.",))
+    code, _, err = run(folders[0], other, "--fail-if-worse", "--json")
+    assert code == 2
+    assert "could not be tested on any data set: different prompts" in err
+    assert "only A has: second; third" in err
+    assert run(folders[0], other)[0] == 0
+    write_record(other, "second", {"acc1": hits(0.9)}, model="tiny:b")
+    code, _, err = run(folders[0], other, "--fail-if-worse")
+    assert code == 0
+    assert "only A has: third" in err
+
+
 def test_other_tools_on_the_command_line(tmp_path: Path, run: Run) -> None:
     head = "dataset,model,pretrained,task,acc1\n"
     (tmp_path / "a.csv").write_text(f"{head}imagenet1k,m,x,zeroshot_classification,0.60\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,7 +70,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     compare.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (%(default)s)")
     compare.add_argument("--json", action="store_true", help="everything as JSON")
     compare.add_argument(
-        "--fail-if-worse", action="store_true", help="exit code 1 where B is worse than A beyond noise on any data set"
+        "--fail-if-worse",
+        action="store_true",
+        help="exit code 1 where B is worse than A beyond noise on any data set, 2 where that could be tested on none",
     )
     compare.set_defaults(action=_compare)
 
@@ -102,8 +105,24 @@ def _compare(options: argparse.Namespace) -> int:
         print(json.dumps(_as_json(name, other, found, mean, alone), indent=2, allow_nan=False))
     else:
         print(render(name, other, found, mean, alone))
-    worse = any(entry.verdict == "A better" for entry in found)
-    return 1 if options.fail_if_worse and worse else 0
+    return _exit_code(found, alone[0]) if options.fail_if_worse else 0
+
+
+def _exit_code(found: Sequence[Comparison], only_a: Sequence[str]) -> int:
+    """Of `--fail-if-worse`: 1 where B is worse on any data set, 2 where that could not be asked of any."""
+    if only_a:
+        print(f"clip-eval compare: B was not compared on what only A has: {'; '.join(only_a)}.", file=sys.stderr)
+    if any(entry.verdict == "A better" for entry in found):
+        return 1
+    if any(entry.p is not None for entry in found):
+        return 0
+    reasons = "; ".join(dict.fromkeys(entry.reason for entry in found if entry.reason))
+    print(
+        f"clip-eval compare: whether B is worse could not be tested on any data set: {reasons}. Evaluate both models "
+        "on the same data with the same prompts.",
+        file=sys.stderr,
+    )
+    return 2
 
 
 def _models(results: Sequence[Path], wanted: Sequence[str] | None) -> tuple[tuple[str, list[Row]], ...]:
