@@ -1,6 +1,14 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+import sys
+import time
+from typing import Any
+
 import pytest
+import torch
+import torch.distributed as dist
 
 from clip_core.errors import ConfigError, DataError
 from clip_train import TrainConfig
@@ -31,3 +39,38 @@ def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         join(TrainConfig.of(model="tiny", train_data="a.tar")),
     ):
         pass
+
+
+def joins_twice(rank: int, port: int, answers: Any) -> None:
+    launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in launched.items()})
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+    config = TrainConfig.of(model="tiny", train_data="a.tar", device="cpu")
+    for number in range(2):
+        if rank == 1 and number == 1:
+            time.sleep(1.5)
+        with join(config) as world:
+            assert world.store is not None
+            seen = world.store.check(["left"])
+            found = world.gather((rank, number))
+            world.store.set("left", "here")
+            total = world.sum(torch.tensor(rank + 1.0)).item()
+            world.barrier()
+        answers.put((rank, number, seen, found, total))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_second_world_beside_the_same_store_knows_nothing_of_the_first() -> None:
+    agent = dist.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    processes = [context.Process(target=joins_twice, args=(rank, agent.port, answers)) for rank in range(2)]
+    try:
+        for process in processes:
+            process.start()
+        found = sorted(answers.get(timeout=60) for _ in range(4))
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    assert found == [(rank, number, False, [(0, number), (1, number)], 3.0) for rank in range(2) for number in range(2)]

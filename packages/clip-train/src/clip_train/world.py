@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 # Long enough for one process to index the data while the others wait, short enough to be noticed.
 _MEETING = timedelta(minutes=10)
+# Under torchrun the store is the agent's and outlives a run, so the next run of a program has keys of its own.
+_JOINS = itertools.count()
 
 
 class PeerFailed(ClipError):
@@ -131,6 +134,7 @@ def join(config: TrainConfig) -> Iterator[World]:
     method = config.parallel.dist_url or launched
     try:
         store, _, _ = next(rendezvous(method, place.rank, place.size, timeout=_MEETING))
+        store = dist.PrefixStore(f"clip-train/{next(_JOINS)}", store)  # type: ignore[attr-defined]
         own = store.clone()
         dist.init_process_group(backend, store=store, timeout=_MEETING, rank=place.rank, world_size=place.size)
     except (RuntimeError, ValueError, dist.DistError) as error:
