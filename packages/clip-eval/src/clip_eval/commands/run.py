@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -165,20 +166,25 @@ def require_writable(folder: Path) -> None:
 def _describe(datasets: Sequence[Selected], wanted: Wanted, arguments: argparse.Namespace) -> None:
     """Print what would be read and how long encoding would take, and fetch no shard and no weights for it."""
     from clip_eval.places import describe_dataset
-    from clip_eval.running import open_selected
+    from clip_eval.places.address import without_secrets
+    from clip_eval.running import objectives_of, open_selected
 
     rows = [("data set", "kind", "images", "contents", "size", "to fetch", "from")]
     here: list[WdsDataset] = []
     for selected in datasets:
         facts = describe_dataset(selected.address, split=wanted.split, cache_dir=wanted.cache_dir)
         left = facts.bytes - facts.bytes_cached
-        if facts.folder is not None:
-            here.append(open_selected(selected, wanted))
-            about = _contents(here[-1])
-        else:
-            about = _expected(selected, facts.samples)
         fetched = "-" if left == 0 else _megabytes(left)
-        rows.append((selected.name, *about, _megabytes(facts.bytes), fetched, selected.address))
+        costs = (_megabytes(facts.bytes), fetched, without_secrets(selected.address))
+        if facts.folder is None:
+            rows.append((selected.name, *_expected(selected, facts.samples), *costs))
+            continue
+        names = objectives_of(selected, functools.partial(Path, facts.folder))
+        asked = [open_selected(selected, wanted, objective=name) for name in names]
+        here.append(asked[0])  # the others ask about the same images
+        for number, dataset in enumerate(asked):
+            name = f"{selected.name} ({dataset.objective})" if dataset.objective else selected.name
+            rows.append((name, *_contents(dataset), *(costs if number == 0 else ("", "", ""))))
     print(_aligned(rows, right=(2, 4, 5)))
     for model in arguments.model:
         print(_outlook(model, here, arguments))
