@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from clip_core.errors import ConfigError, DataError
 from clip_train import TrainConfig
-from clip_train.world import World, join
+from clip_train.world import PeerFailed, World, join
 
 
 def test_alone_everything_is_ones_own() -> None:
@@ -39,6 +39,26 @@ def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         join(TrainConfig.of(model="tiny", train_data="a.tar")),
     ):
         pass
+
+
+@pytest.mark.parametrize("error", [DataError("no data"), OSError(28, "No space left"), RuntimeError("out of memory")])
+def test_any_error_of_one_process_is_everybodys(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    told: list[str | None] = []
+
+    def gather(self: World, value: str | None) -> list[str | None]:
+        told.append(value)
+        return [told[0], value]
+
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(World, "gather", gather)
+    with pytest.raises(type(error)) as raised:
+        World(rank=0, size=2).together(fail)
+    assert raised.value is error
+    with pytest.raises(PeerFailed, match="Process 0 of 2 cannot go on: ") as quoted:
+        World(rank=1, size=2).together(lambda: None)
+    assert str(error) in str(quoted.value)
 
 
 def joins_twice(rank: int, port: int, answers: Any) -> None:

@@ -85,23 +85,22 @@ class World:
         """What `work` gives on this process; where it fails on one process, all raise.
 
         Raises:
-            ClipError: this process's own error; `PeerFailed`, which quotes it, on the others.
+            Exception: this process's own error; `PeerFailed`, which quotes it, on the others.
         """
-        result: T | None = None
-        own: ClipError | None = None
+        if self.size == 1:
+            return work()
         try:
             result = work()
-        except ClipError as error:
-            if self.size == 1:
-                raise
-            own = error
-        words = self.gather(None if own is None else str(own))
-        if own is not None:
-            raise own
+        except Exception as error:
+            # Whatever it is, the others would wait for ever for a process that has given up.
+            with contextlib.suppress(RuntimeError):
+                self.gather(_words(error))
+            raise
+        words = self.gather(None)
         failed = [rank for rank, text in enumerate(words) if text is not None]
         if failed:
             raise PeerFailed(f"Process {failed[0]} of {self.size} cannot go on: {words[failed[0]]}")
-        return result  # type: ignore[return-value]
+        return result
 
     def first_does(self, work: Callable[[], T]) -> T:
         """What `work` gives on the first process, which alone does it; its error is everybody's."""
@@ -150,6 +149,10 @@ def join(config: TrainConfig) -> Iterator[World]:
         )
     finally:
         dist.destroy_process_group()
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, ClipError) else f"{type(error).__name__}: {error}"
 
 
 def _device(name: str, place: Place) -> torch.device:
