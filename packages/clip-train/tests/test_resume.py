@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from clip_core.presets.vit import image_tower
 from clip_train import TrainConfig, train
 from clip_train.checkpoint import published
 from clip_train.checkpoint.resume import Origin, find_origin
+from clip_train.plan import prepare
 from clip_train.world import World
 
 Make = Callable[..., TrainConfig]
@@ -156,6 +158,37 @@ def test_what_is_no_checkpoint_is_said(make_config: Make, tmp_path: Path, shards
     with pytest.raises(ConfigError, match="already holds a run"):
         train(make_config(name="mine"))
     assert (result.folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_order_of_the_same_data_is_refused(make_config: Make) -> None:
+    result = train(make_config(name="mine"))
+    with pytest.raises(ConfigError, match="--dataset-resampled was off"):
+        train(make_config(name="mine", epochs=2, dataset_resampled=True, resume="latest"))
+    origin = find_origin(make_config(resume=str(result.folder)))
+    assert isinstance(origin, Origin)
+    plan = prepare(make_config())
+    origin.check(plan)
+    header = {key: value for key, value in origin.header.items() if key != "order"}
+    dataclasses.replace(origin, header=header).check(plan)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"streams": 4}, "--order-streams made it 2, and makes it 4"),
+        ({"window": 9}, "--shuffle-window made it 8, and makes it 9"),
+        ({"factors": [1.0, 2.5]}, "--train-data-upsampling-factors was 1::2, and is 1::2.5"),
+        ({"kind": "drawn"}, "--dataset-resampled was off"),
+    ],
+)
+def test_the_flag_that_changed_the_order_is_named(changed: dict[str, Any], words: str) -> None:
+    before = {"kind": "permuted", "count": 9, "seed": 0, "factors": [1.0, 2.0], "streams": 2, "window": 8}
+    plan: Any = SimpleNamespace(
+        source=SimpleNamespace(fingerprint="x"),
+        decoder=SimpleNamespace(order=SimpleNamespace(fingerprint=before | changed)),
+    )
+    with pytest.raises(ConfigError, match=words):
+        origin_of(8, data="x", order=before).check(plan)
 
 
 def test_an_origin_knows_its_run(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_train.data.mixtures import Part
+from clip_train.data.mixtures import MixedOrder, Part, ResampledOrder
+from clip_train.data.order import Order
 from clip_train.data.windows import ResampledWindowOrder, Streams, WindowOrder
 
 SHARDS = st.lists(st.integers(0, 30), min_size=1, max_size=8).filter(any)
@@ -154,3 +155,24 @@ def test_a_sample_that_comes_again_is_another_occasion() -> None:
     assert len({twice.occasion(3, position) for position in range(40)}) == 40
     drawn = ResampledWindowOrder(0, [Part(0, 20)], Streams(4, 2, 5))
     assert len({drawn.occasion(3, position) for position in range(20)}) == 20
+
+
+def test_the_fingerprint_says_what_a_slot_follows_from() -> None:
+    parts = parts_of([[5, 5], [6]], [1.0, 2.0])
+    flat = [part for part, _ in parts]
+    made = [
+        order.fingerprint
+        for order in (
+            WindowOrder(0, parts, Streams(8, 2, 4)),
+            WindowOrder(0, parts, Streams(8, 4, 4)),
+            WindowOrder(0, parts, Streams(8, 2, 3)),
+            WindowOrder(1, parts, Streams(8, 2, 4)),
+            WindowOrder(0, parts_of([[5, 5], [6]], [2.0, 1.0]), Streams(8, 2, 4)),
+            ResampledWindowOrder(0, flat, Streams(8, 2, 4)),
+            ResampledOrder(0, flat),
+            MixedOrder(0, flat),
+            Order(0, 22),
+        )
+    ]
+    assert all(one != other for number, one in enumerate(made) for other in made[:number])
+    assert made[0] == WindowOrder(0, parts, Streams(8, 2, 4)).fingerprint

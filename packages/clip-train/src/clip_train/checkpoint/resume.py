@@ -88,12 +88,19 @@ class Origin:
         return config
 
     def check(self, plan: Plan) -> None:
-        """Raises `ConfigError` where the data is another."""
+        """Raises `ConfigError` where the data is another, or comes in another order."""
         data, header = fingerprint(plan.source), self.header
         if data != header["data"]:
             raise ConfigError(
                 f"{self.folder} was trained on other data (fingerprint {header['data'][:12]}, not {data[:12]}): which "
                 "sample comes next cannot be told. Give the same --train-data, or begin a new run with --pretrained."
+            )
+        # Checkpoints of schema 1 may lack it.
+        wrong = _other_order(header["order"], plan.decoder.order.fingerprint) if "order" in header else None
+        if wrong is not None:
+            raise ConfigError(
+                f"{self.folder} was trained with the samples in another order: {wrong}. Leave it as it was, or begin a "
+                "new run with --pretrained."
             )
 
     def restore(self, running: Running) -> None:
@@ -188,6 +195,21 @@ def _newest(root: Path) -> Origin:
             f"All {len(published(root))} checkpoints in {root} are damaged. To begin the run again, move them away."
         )
     return Origin(found, full.read_header(found))
+
+
+def _other_order(before: dict[str, Any], after: dict[str, Any]) -> str | None:
+    """What makes two orders of the same data differ, in words that name the flag; None where they are the same."""
+    if before["kind"] != after["kind"]:
+        return f"--dataset-resampled was {'on' if before['kind'] == 'drawn' else 'off'}"
+    if ("streams" in before) != ("streams" in after):
+        return f"--train-data was {'fetched in streams' if 'streams' in before else 'on this machine'}"
+    for name, flag in (("streams", "--order-streams"), ("window", "--shuffle-window"), ("seed", "--seed")):
+        if before.get(name) != after.get(name):
+            return f"{flag} made it {before.get(name)}, and makes it {after.get(name)}"
+    ours, theirs = ("::".join(f"{f:g}" for f in order.get("factors", ())) or "none" for order in (after, before))
+    if ours != theirs or before["count"] != after["count"]:
+        return f"--train-data-upsampling-factors was {theirs}, and is {ours}"
+    return None
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:

@@ -110,6 +110,7 @@ def take(running: Running) -> Snapshot:
         "samples_per_epoch": plan.samples_per_epoch,
         "seed": plan.config.run.seed,
         "data": fingerprint(plan.source),
+        "order": plan.decoder.order.fingerprint,
         "processes": plan.world.size,
         "config": plan.config.to_json(),
         "config_sha256": plan.config.sha256,

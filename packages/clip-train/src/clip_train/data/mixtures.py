@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
+from typing import Any
 
 from clip_core.errors import ConfigError
 from clip_train.data.order import Order, Permutation
@@ -41,12 +42,18 @@ class MixedOrder(Order):
 
     def __init__(self, seed: int, parts: Sequence[Part]) -> None:
         """Raises `ConfigError` where the factors leave no sample."""
+        self._factors = [part.factor for part in parts]
         self._parts = [part for part in parts if part.quota]
         if not self._parts:
             raise ConfigError("--train-data-upsampling-factors leaves no sample of any part.")
         self._ends = list(accumulate(part.quota for part in self._parts))
         super().__init__(seed, self._ends[-1])
         self._rests: dict[int, tuple[int, Permutation]] = {}
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """As of every order, with the factors of the parts."""
+        return {**super().fingerprint, "factors": self._factors}
 
     def sample(self, epoch: int, position: int) -> int:
         """The sample at `position` of pass `epoch`."""
@@ -88,7 +95,13 @@ class ResampledOrder(Order):
 
     def __init__(self, seed: int, parts: Sequence[Part]) -> None:
         super().__init__(seed, sum(part.count for part in parts))
+        self._factors = [part.factor for part in parts]
         self._weights = PartWeights(parts)
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """As of every order, with the factors of the parts."""
+        return {**super().fingerprint, "kind": "drawn", "factors": self._factors}
 
     def sample(self, epoch: int, position: int) -> int:
         """The sample at `position` of pass `epoch`, where a pass is only a number of slots."""

@@ -9,6 +9,7 @@ should be read one after the other (`windows`).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from clip_core.errors import DataError
 from clip_train.keyed import ORDER, mix
@@ -57,6 +58,11 @@ class Order:
         self.count = count
         """Positions of a pass."""
         self._pass: tuple[int, Permutation | None] = (-1, None)
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the sample of a slot follows from, beside the data, as strict JSON; equal for equal orders alone."""
+        return {"kind": "permuted", "count": self.count, "seed": self.seed}
 
     def sample(self, epoch: int, position: int) -> int:
         """The sample at `position` of pass `epoch`; over all positions below `count`, every sample exactly once."""

@@ -15,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from clip_train.data.mixtures import Part, PartWeights
 from clip_train.data.order import Order, Permutation
@@ -83,6 +83,13 @@ class WindowOrder(Order):
         self._soon = soon
         self._lines: dict[int, _Line] = {}
         self._windows: dict[tuple[int, int, int], Permutation] = {}
+        self._factors = [part.factor for part, _ in parts]
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """As of every order, with the factors of the parts, the number of streams and the window."""
+        streams = {"streams": self._streams.count, "window": self._streams.window}
+        return {**super().fingerprint, "factors": self._factors, **streams}
 
     def sample(self, epoch: int, position: int) -> int:
         """The sample at `position` of pass `epoch`."""
@@ -193,6 +200,13 @@ class ResampledWindowOrder(Order):
         self._streams = streams
         self._soon = soon
         self._windows: dict[tuple[int, int], tuple[Part, int, Permutation]] = {}
+        self._factors = [part.factor for part in parts]
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """As of every order, with the factors of the parts, the number of streams and the window."""
+        streams = {"streams": self._streams.count, "window": self._streams.window}
+        return {**super().fingerprint, "kind": "drawn", "factors": self._factors, **streams}
 
     def sample(self, epoch: int, position: int) -> int:
         """The sample at `position` of pass `epoch`, where a pass is only a number of slots."""
