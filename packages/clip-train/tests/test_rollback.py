@@ -44,6 +44,13 @@ def test_there_is_a_limit_and_there_has_to_be_a_checkpoint() -> None:
         RollBack(lambda running: None, most=3).after_step(exhausted(), YES)
 
 
+def test_a_good_step_whose_numbers_come_late_is_not_rolled_back() -> None:
+    running = exhausted()
+    running.settle = lambda: running.guard.note(31, 1.0, 1.0, updated=True)
+    RollBack(go_back, most=3).after_step(running, YES)
+    assert (running.state.steps, running.guard.rollbacks) == (30, 0)
+
+
 def test_a_run_that_stays_bad_ends_after_its_roll_backs(
     make_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,10 @@ class RollBack:
         guard, state = running.guard, running.state
         if not guard.exhausted:
             return
+        # The last steps may not have been counted yet, and a good one among them begins the count anew.
         running.settle()
+        if not guard.exhausted:
+            return
         step, position = state.steps, state.steps + state.data_offset
         rollbacks, skipped, spikes = guard.rollbacks, guard.skipped, guard.spikes
         if rollbacks >= self._most:
