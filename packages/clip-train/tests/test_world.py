@@ -11,25 +11,25 @@ import torch
 import torch.distributed as dist
 
 from clip_core.errors import ConfigError, DataError
-from clip_train import TrainConfig
+from clip_train import TrainConfig, world
 from clip_train.world import PeerFailed, World, join
 
 
 def test_alone_everything_is_ones_own() -> None:
-    world = World()
-    assert world.gather(3) == [3]
-    assert world.from_first("x") == world.first_does(lambda: "x") == "x"
+    alone = World()
+    assert alone.gather(3) == [3]
+    assert alone.from_first("x") == alone.first_does(lambda: "x") == "x"
 
     def fail() -> None:
         raise DataError("no data")
 
     with pytest.raises(DataError, match="no data"):
-        world.together(fail)
+        alone.together(fail)
 
 
 def test_without_a_launcher_there_is_one_process() -> None:
-    with join(TrainConfig.of(model="tiny", train_data="a.tar", device="cpu")) as world:
-        assert (world.rank, world.size, world.is_first, world.device.type) == (0, 1, True, "cpu")
+    with join(TrainConfig.of(model="tiny", train_data="a.tar", device="cpu")) as alone:
+        assert (alone.rank, alone.size, alone.is_first, alone.device.type) == (0, 1, True, "cpu")
 
 
 def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +61,29 @@ def test_any_error_of_one_process_is_everybodys(monkeypatch: pytest.MonkeyPatch,
     assert str(error) in str(quoted.value)
 
 
+def test_a_device_without_a_number_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's set_device refuses a device without an index; nothing here needs a GPU."""
+
+    class Met(Exception):
+        pass
+
+    def meet(*arguments: object, **more: object) -> None:
+        raise Met
+
+    chosen: list[torch.device] = []
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(world, "resolve_device", torch.device)
+    monkeypatch.setattr(world, "rendezvous", meet)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for named in ({"device": "cuda", "no_set_device_rank": True}, {"device": "cuda"}, {"device": "cuda:1"}):
+        with pytest.raises(Met), join(TrainConfig.of(model="tiny", train_data="a.tar", **named)):
+            pass
+    assert chosen == [torch.device("cuda", index) for index in (0, 1, 1)]
+
+
 def joins_twice(rank: int, port: int, answers: Any) -> None:
     launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in launched.items()})
@@ -69,13 +92,13 @@ def joins_twice(rank: int, port: int, answers: Any) -> None:
     for number in range(2):
         if rank == 1 and number == 1:
             time.sleep(1.5)
-        with join(config) as world:
-            assert world.store is not None
-            seen = world.store.check(["left"])
-            found = world.gather((rank, number))
-            world.store.set("left", "here")
-            total = world.sum(torch.tensor(rank + 1.0)).item()
-            world.barrier()
+        with join(config) as joined:
+            assert joined.store is not None
+            seen = joined.store.check(["left"])
+            found = joined.gather((rank, number))
+            joined.store.set("left", "here")
+            total = joined.sum(torch.tensor(rank + 1.0)).item()
+            joined.barrier()
         answers.put((rank, number, seen, found, total))
 
 

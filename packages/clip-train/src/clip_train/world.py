@@ -127,6 +127,9 @@ def join(config: TrainConfig) -> Iterator[World]:
         return
     backend = config.parallel.dist_backend or ("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     if device.type == "cuda":
+        if ":" not in str(device):
+            # With --no-set-device-rank the launcher shows each process its own GPU; set_device wants the number.
+            device = torch.device("cuda", torch.cuda.current_device())
         torch.cuda.set_device(device)
     # torchrun's own agent answers at the address, and env:// is how to ask it.
     launched = "env://" if "RANK" in os.environ else f"tcp://{place.address}:{place.port}"
