@@ -230,3 +230,51 @@ def test_what_the_command_line_cannot_do_is_said(
     model = ["--model", "tiny", "--pretrained", str(tmp_path / "weights")]
     assert benchmark(tmp_path, "--dataset", "animals", *model, *words) == 2
     assert message in capsys.readouterr().err
+
+
+def test_every_question_of_a_set_has_a_file_of_clip_benchmark(
+    bundle: Bundle, png: Callable[..., bytes], tmp_path: Path, capsys: Any
+) -> None:
+    clip_core.save(bundle, tmp_path / "weights")
+    folder = tmp_path / "people"
+    (folder / "test").mkdir(parents=True)
+    with webdataset.TarWriter(str(folder / "test" / "0.tar")) as shard:
+        for number in range(6):
+            answers = io.BytesIO()
+            np.save(answers, np.asarray([number % 2, 2 - number % 3]))
+            shard.write({"__key__": f"s{number}", "png": png(number), "cls": b"0", "npy": answers.getvalue()})
+    (folder / "test" / "nshards.txt").write_text("1\n")
+    (folder / "classnames.txt").write_text("hat:none\nhat:some\nage:young\nage:middle\nage:old\n")
+    (folder / "zeroshot_classification_templates.txt").write_text("hat:a person with {c} hat\nage:a {c} person\n")
+    (folder / "about.json").write_text(json.dumps({"metadata_fields": ["hat", "age"]}))
+    words = ["--dataset", "people", "--model", "tiny", "--pretrained", str(tmp_path / "weights")]
+    assert benchmark(tmp_path, *words) == 0
+    files = sorted(tmp_path.glob("people*.json"))
+    assert [file.name.partition("_en_")[0] for file in files] == ["people_age", "people_hat"]
+    asked = [json.loads(file.read_text())["clip_eval"]["settings"]["objective"] for file in files]
+    assert asked == ["age", "hat"]
+    capsys.readouterr()
+    assert benchmark(tmp_path, *words, "--skip_existing") == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_an_output_that_cannot_tell_results_apart_is_refused(
+    make_classification: Make, tmp_path: Path, capsys: Any
+) -> None:
+    make_classification()
+    make_classification(name="birds")
+    words = ["--dataset", "animals", "birds", "--model", "tiny", "--pretrained", "w"]
+    assert benchmark(tmp_path, *words, "--output", str(tmp_path / "{task}.json")) == 2
+    assert "would write several results to" in capsys.readouterr().err
+
+
+def test_a_split_for_each_data_set_stays_with_it_when_some_are_skipped(
+    bundle: Bundle, make_classification: Make, tmp_path: Path
+) -> None:
+    clip_core.save(bundle, tmp_path / "weights")
+    make_classification()
+    make_classification(name="birds")
+    words = ["--dataset", "animals", "birds", "--model", "tiny", "--pretrained", str(tmp_path / "weights")]
+    (tmp_path / "birds_en_zeroshot_classification.json").write_text("{}")
+    assert benchmark(tmp_path, *words, "--train_split", "a", "b", "--skip_existing") == 0
+    assert (tmp_path / "animals_en_zeroshot_classification.json").stat().st_size > 100

@@ -7,12 +7,14 @@ said to change nothing; none is ignored in silence.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from clip_core.errors import ConfigError, StorageError
 
@@ -127,9 +129,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--dump_classnames", action="store_true", help="write the class names into the file")
     parser.add_argument("--dump_templates", action="store_true", help="write the templates into the file")
     parser.add_argument("--language", nargs="+", default=["en"], help="(en)")
-    parser.add_argument(
-        "--output", default="{dataset}_{pretrained}_{model}_{language}_{task}.json", help="(%(default)s)"
-    )
+    parser.add_argument("--output", default=_OUTPUT, help="(%(default)s)")
     parser.add_argument("--quiet", dest="verbose", action="store_false", help="say less")
     parser.add_argument("--save_clf", help="refused: features of prompts are kept anyway")
     parser.add_argument("--load_clfs", nargs="+", default=[], help="refused: not built")
@@ -152,18 +152,42 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     _refuse(arguments)
     datasets = list(_datasets(arguments))
-    models = list(_models(arguments))
+    models = list(dict.fromkeys(_models(arguments)))
     task = _TASKS.get(arguments.task)
+    jobs = [
+        [
+            _Job(place, selected, language, _paths(arguments, selected, model, pretrained, language, task))
+            for place, selected in enumerate(datasets)
+            for language in dict.fromkeys(arguments.language)
+        ]
+        for model, pretrained in models
+    ]
+    _require_own_paths(arguments.output, [path for part in jobs for job in part for path in job.paths])
     with Ranks.join() as ranks:
-        for model, pretrained in models:
-            jobs = [
-                (place, selected, language, _path(arguments, selected, model, pretrained, language, task))
-                for place, selected in enumerate(datasets)
-                for language in arguments.language
-            ]
-            left = [job for job in jobs if not (arguments.skip_existing and _is_there(job[3], ranks, arguments))]
+        for (model, pretrained), part in zip(models, jobs, strict=True):
+            left = [job for job in part if not (arguments.skip_existing and _is_there(job.paths, ranks, arguments))]
             if left:
-                _evaluate_model(arguments, model, pretrained, left, task, ranks)
+                _evaluate_model(arguments, model, pretrained, left, len(datasets), task, ranks)
+
+
+class _Job(NamedTuple):
+    """One data set in one language, for one model."""
+
+    place: int
+    """Of the data set among those that were asked for; a flag may have a value for each."""
+    selected: Selected
+    language: str
+    paths: list[Path]
+    """One for each question of the data set."""
+
+
+def _require_own_paths(output: str, paths: Sequence[Path]) -> None:
+    twice = [path for path, count in Counter(paths).items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"--output {output!r} would write several results to {twice[0]}, each over the one before. Tell them apart "
+            f"with more of its words, as in {_OUTPUT!r}."
+        )
 
 
 def _refuse(arguments: argparse.Namespace) -> None:
@@ -228,7 +252,8 @@ def _evaluate_model(
     arguments: argparse.Namespace,
     model: str,
     pretrained: str,
-    jobs: Sequence[tuple[int, Selected, str, Path]],
+    jobs: Sequence[_Job],
+    count: int,
     task: Task | None,
     ranks: Ranks,
 ) -> None:
@@ -238,14 +263,13 @@ def _evaluate_model(
     from clip_eval.running import Wanted, run
     from clip_eval.store import FeatureStore
 
-    count = 1 + max(place for place, *_ in jobs)
     trains = _per_dataset(arguments.train_split, count, "--train_split")
     validations = _per_dataset(arguments.val_split, count, "--val_split")
     shares = _per_dataset(arguments.val_proportion, count, "--val_proportion")
     encoder = None
-    for place, selected, language, path in jobs:
+    for place, selected, language, paths in jobs:
         if ranks.first:
-            require_writable(path.parent)
+            require_writable(paths[0].parent)
         if encoder is None:
             bundle = ranks.together(lambda: _load(arguments, model, pretrained, ranks))
             autocast = arguments.amp and bundle.model.logit_scale.device.type == "cuda"
@@ -277,7 +301,8 @@ def _evaluate_model(
             assert isinstance(record, Record)  # nothing was looked for among existing ones
             if ranks.first:
                 made = cast("Task", record.result.task)
-                path = _path(arguments, selected, model, pretrained, language, made if made in _NAMES else task)
+                known = made if made in _NAMES else task
+                path = _path(arguments, selected, model, pretrained, language, known, record.dataset.objective)
                 _write(arguments, record, selected, model, pretrained, language, path)
 
 
@@ -310,8 +335,24 @@ def _options(arguments: argparse.Namespace, selected: Selected, share: float | N
     )
 
 
-def _path(
+def _paths(
     arguments: argparse.Namespace, selected: Selected, model: str, pretrained: str, language: str, task: Task | None
+) -> list[Path]:
+    """One for each question of the data set; a set that is neither known nor here yet is taken to ask one."""
+    from clip_eval.running import objectives_of
+
+    asked = objectives_of(selected, functools.partial(Path, selected.address))
+    return [_path(arguments, selected, model, pretrained, language, task, objective) for objective in asked]
+
+
+def _path(
+    arguments: argparse.Namespace,
+    selected: Selected,
+    model: str,
+    pretrained: str,
+    language: str,
+    task: Task | None,
+    objective: str,
 ) -> Path:
     """Where CLIP_benchmark would write this result. With "auto" the kind of a set that is not here yet is guessed."""
     from clip_eval.wds.text_files import read_kind
@@ -326,7 +367,7 @@ def _path(
         "pretrained": Path(pretrained).name if is_file else pretrained.replace("/", "_"),
         "pretrained_full_path": pretrained.replace("/", "_"),
         "task": _NAMES[task] if task is not None else auto.get(kind, "zeroshot_classification"),
-        "dataset": selected.name.replace("/", "_"),
+        "dataset": "_".join(filter(None, (selected.name.replace("/", "_"), objective))),
         "language": language,
     }
     try:
@@ -336,10 +377,10 @@ def _path(
         raise ConfigError(f"--output {arguments.output!r} cannot be filled ({error!r}); allowed: {allowed}.") from error
 
 
-def _is_there(path: Path, ranks: Ranks, arguments: argparse.Namespace) -> bool:
-    there = bool(ranks.text_from_first("yes" if path.exists() else ""))
+def _is_there(paths: Sequence[Path], ranks: Ranks, arguments: argparse.Namespace) -> bool:
+    there = bool(ranks.text_from_first("yes" if all(path.exists() for path in paths) else ""))
     if there and ranks.first and arguments.verbose:
-        _log.warning("%s is there already and is skipped", path)
+        _log.warning("%s is there already and is skipped", ", ".join(map(str, paths)))
     return there
 
 
