@@ -61,6 +61,17 @@ def test_record_on_disk(results: Path) -> None:
             assert image.size == (32, 32)
 
 
+def test_the_record_says_with_what_the_features_were_made(bundle, make_classification) -> None:
+    dataset = open_dataset(make_classification())
+    plain = evaluate(bundle, dataset, batch_size=3)
+    (made,) = plain.to_json()["made_with"]
+    assert made["batch_size"] == 3
+    assert made["versions"]["torch"] == plain.facts["versions"]["torch"]
+    alike = evaluate(bundle, dataset, batch_size=3, deterministic=True)
+    assert alike.facts["precision"]["deterministic"] is True
+    assert alike.name != plain.name
+
+
 def test_a_second_save_replaces_the_first(bundle, make_classification, tmp_path: Path) -> None:
     record = evaluate(bundle, open_dataset(make_classification()))
     first, second = record.save(tmp_path / "out"), record.save(tmp_path / "out")

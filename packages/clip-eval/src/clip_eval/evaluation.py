@@ -122,10 +122,14 @@ def settings_of(
 
 
 def precision_of(encoder: Encoder) -> dict[str, Any]:
-    """In what the numbers of a record were computed, as plain types; a part of the record's name."""
+    """In what the numbers of a record were computed, as plain types; a part of the record's name.
+
+    "deterministic" is there only where it was asked for.
+    """
     return {
         "model": str(encoder.bundle.model.dtype).removeprefix("torch."),
         "towers": encoder.precision,
+        **({"deterministic": True} if encoder.deterministic else {}),
         "features": "float32" if encoder.store is None else encoder.store.dtype,
         "scores": "exact in float64, features on a grid of 2**-26",
     }
@@ -194,6 +198,7 @@ def evaluate(
                 validation_split=None if validation is None else validation.split,
             ),
             "batch_size": encoder.batch_size,
+            "made_with": [dict(made) for made in images.made_with],
             "seconds": {
                 "decode_wait": images.seconds_decode,
                 "encode_images": images.seconds_encode,

@@ -8,8 +8,8 @@ tower alone was trained shares the images' features with the one it began as.
 
 Not in it are batch size, device, threads and the version of torch: they move a feature by rounding, about 1e-6 of its
 length in float32, and a run would not go on with features from another machine, which is what a store is for. They
-stand beside the features instead, and in the record (`ImageFeatures.made_with`). On CUDA, torch's setting for float32
-products does count, because TF32 moves features by a thousand times as much.
+stand beside the features instead, and in the record as "made_with" (`ImageFeatures.made_with`). On CUDA, torch's
+setting for float32 products does count, because TF32 moves features by a thousand times as much.
 """
 
 from __future__ import annotations
