@@ -294,6 +294,8 @@ def test_a_second_split(png: Png, tmp_path: Path) -> None:
         write_dataset(folder, simple(png, classnames=("cat", "dog", "owl")), split="other")
     with pytest.raises(DataError, match="is a data set of classification, not of multilabel"):
         write_dataset(folder, simple(png, kind="multilabel"), split="other")
+    with pytest.raises(DataError, match=r"columns of its metadata are \[\], those of the new split \['age'\]"):
+        write_dataset(folder, simple(png, metadata_fields=("age",)), split="other")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(ConfigError, match="holds something that is no data set"):

@@ -21,7 +21,7 @@ from clip_eval.building.shards import ShardWriter
 from clip_eval.building.source import Source
 from clip_eval.wds import KINDS, Association, Manifest, ShardFacts, check_class_names, open_dataset
 from clip_eval.wds.manifest import MANIFEST
-from clip_eval.wds.text_files import read_kind, read_names
+from clip_eval.wds.text_files import read_about, read_kind, read_names
 
 __all__ = ["DEFAULT_TEMPLATES", "MAX_COUNT", "MAX_SIZE", "write_dataset"]
 
@@ -159,6 +159,16 @@ def _check_same(target: Path, split: str, source: Source, texts: Mapping[str, by
             what = next((pair for pair in zip(there, new, strict=False) if pair[0] != pair[1]), None)
             told = f"{what[0]!r} there, {what[1]!r} here" if what else f"{len(there)} lines there, {len(new)} here"
             raise DataError(f"{target / name}: differs from that of the new split: {told}.")
+    has, gets = (about.get("metadata_fields") or [] for about in (read_about(target), _about(texts)))
+    if has != gets:
+        raise DataError(
+            f"{target / 'about.json'}: the columns of its metadata are {has}, those of the new split {gets}. Give both "
+            "the same."
+        )
+
+
+def _about(texts: Mapping[str, bytes]) -> dict[str, Any]:
+    return dict(json.loads(texts.get("about.json", b"{}")))
 
 
 def _write_shards(
