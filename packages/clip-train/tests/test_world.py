@@ -84,6 +84,22 @@ def test_a_device_without_a_number_is_the_current_one(monkeypatch: pytest.Monkey
     assert chosen == [torch.device("cuda", index) for index in (0, 1, 1)]
 
 
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0, (600, 1800)), (5.0, (650, 1800)), (900.0, (9600, 9600))])
+def test_messages_wait_for_as_long_as_the_watchdog_does(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, expected: tuple[float, float]
+) -> None:
+    given: list[float] = []
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(world, "rendezvous", lambda *arguments, **more: iter([(dist.HashStore(), 1, 2)]))
+    monkeypatch.setattr(dist, "init_process_group", lambda *arguments, **more: given.append(more["timeout"].seconds))
+    monkeypatch.setattr(dist, "new_group", lambda *arguments, **more: given.append(more["timeout"].seconds))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    config = TrainConfig.of(model="tiny", train_data="a.tar", device="cpu", timeout_seconds=seconds)
+    with join(config):
+        assert tuple(given) == expected
+
+
 def joins_twice(rank: int, port: int, answers: Any) -> None:
     launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in launched.items()})

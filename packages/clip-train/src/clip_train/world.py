@@ -23,7 +23,7 @@ from torch.distributed.rendezvous import rendezvous
 from clip_core.device import resolve_device
 from clip_core.errors import ClipError, ConfigError
 from clip_eval.processes import Place, find_place
-from clip_train.config import TrainConfig
+from clip_train.config import ParallelConfig, TrainConfig
 
 __all__ = ["PeerFailed", "World", "join"]
 
@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 # Long enough for one process to index the data while the others wait, short enough to be noticed.
 _MEETING = timedelta(minutes=10)
+# torch's own limit of gloo: the messages of `control` wait for what one process does alone, such as evaluating.
+_WAITING = timedelta(minutes=30)
 # Under torchrun the store is the agent's and outlives a run, so the next run of a program has keys of its own.
 _JOINS = itertools.count()
 
@@ -138,20 +140,33 @@ def join(config: TrainConfig) -> Iterator[World]:
         store, _, _ = next(rendezvous(method, place.rank, place.size, timeout=_MEETING))
         store = dist.PrefixStore(f"clip-train/{next(_JOINS)}", store)  # type: ignore[attr-defined]
         own = store.clone()
-        dist.init_process_group(backend, store=store, timeout=_MEETING, rank=place.rank, world_size=place.size)
+        dist.init_process_group(
+            backend,
+            store=store,
+            timeout=_patience(config.parallel, _MEETING),
+            rank=place.rank,
+            world_size=place.size,
+        )
     except (RuntimeError, ValueError, dist.DistError) as error:
         raise ConfigError(
             f"The {place.size} processes of this run do not meet ({backend} at {method}): {error}. Check that all of "
             "them were started, and that MASTER_ADDR and MASTER_PORT, or --dist-url, name a place that all hosts reach."
         ) from error
     try:
-        control: Any = dist.new_group(backend="gloo")
+        control: Any = dist.new_group(backend="gloo", timeout=_patience(config.parallel, _WAITING))
         _log.info("process %d of %d, %s, %s", place.rank, place.size, device, backend)
         yield World(
             rank=place.rank, size=place.size, local_rank=place.local_rank, device=device, control=control, store=own
         )
     finally:
         dist.destroy_process_group()
+
+
+def _patience(config: ParallelConfig, least: timedelta) -> timedelta:
+    """How long a message waits: `least`, or what the watchdog allows, which is to speak first and say more."""
+    from clip_train.watchdog import LONG  # which imports this room
+
+    return max(least, timedelta(seconds=LONG * config.timeout_seconds) + _MEETING) if config.timeout_seconds else least
 
 
 def _words(error: Exception) -> str:
