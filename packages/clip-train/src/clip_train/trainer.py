@@ -376,10 +376,6 @@ def _digest_of(sums: Sequence[float]) -> str:
     return f"{total & (1 << 64) - 1:016x}"
 
 
-def _parts(names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
-    return {f"{name}_loss": value for name, value in zip(names, values, strict=True)}
-
-
 def _to_device(batch: Batch, device: torch.device) -> Batch:
     # The lengths stay: the text tower packs by them, and must not wait for the device to know them.
     return batch._replace(
