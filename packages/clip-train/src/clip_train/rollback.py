@@ -46,10 +46,9 @@ class RollBack:
     def after_step(self, running: Running, admitted: Tensor) -> None:
         """Go back where the guard's limit is reached. Raises `TrainingDiverged` where that cannot help."""
         guard, state = running.guard, running.state
-        if not guard.exhausted:
-            return
-        # The last steps may not have been counted yet, and a good one among them begins the count anew.
-        running.settle()
+        if guard.exhausted:
+            # The last steps may not have been counted yet, and a good one among them begins the count anew.
+            running.settle()
         if not guard.exhausted:
             return
         step, position = state.steps, state.steps + state.data_offset
