@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from clip_train.data.decode import Batch, Skipped
 from clip_train.data.shards import ShardSource
-from clip_train.metrics import MetricsFile, SampleAccount
+from clip_train.metrics import MetricsFile, RecordFile, SampleAccount
 
 
 def strict(text: str) -> Any:
@@ -33,6 +34,56 @@ def test_records_are_strict_json_and_losses_keep_every_bit(tmp_path: Path) -> No
     lines = [strict(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert lines[0] == {"step": 1, "loss": loss, "grad_norm": loss, "finite": True}
     assert lines[1] == {"step": 1, "loss": None, "grad_norm": None, "finite": False}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_what_a_full_disk_refuses_is_written_later(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with MetricsFile(path) as metrics:
+        metrics.write({"step": 1, "loss": 1.0})
+        path.rename(tmp_path / "kept")
+        path.symlink_to("/dev/full")
+        for step in (2, 3, 4):
+            metrics.write({"step": step, "loss": 1.0})
+        with pytest.raises(OSError, match="No space left"):
+            metrics.sync()
+        # Training went back to step 2.
+        metrics.write({"step": 3, "loss": 0.5})
+        path.unlink()
+        (tmp_path / "kept").rename(path)
+        metrics.write({"step": 4, "loss": 0.5})
+        metrics.sync()
+    lines = [strict(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines] == [(1, 1.0), (2, 1.0), (3, 0.5), (4, 0.5)]
+    assert caplog.text.count("its records wait in memory") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_records_that_are_lost_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with MetricsFile(path) as metrics:
+        path.unlink()
+        path.symlink_to("/dev/full")
+        metrics.write({"step": 1, "loss": 1.0})
+    assert f"1 records of {path} are lost" in caplog.text
+
+
+def test_half_a_line_is_taken_back(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    path, limit = tmp_path / "x.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    file = RecordFile(path)
+    file.add(1, "a" * 60)
+    # Beyond the limit the system writes what still fits.
+    honest = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+        file.add(2, "b" * 60)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, honest)
+    assert path.read_text(encoding="utf-8") == "a" * 60 + "\n"
+    file.add(3, "c")
+    assert path.read_text(encoding="utf-8").splitlines() == ["a" * 60, "b" * 60, "c"]
 
 
 def test_the_account_counts_slots_and_samples_and_names_each_sample_once(

@@ -145,6 +145,7 @@ def _train(
             stack.callback(recording.sinks.close)
             if evaluations is not None:
                 evaluations.begin(folder.path, running.state.steps)
+                stack.callback(evaluations.close)
                 evaluations.send = recording.sinks.add
         running.record = BadDataLimit(recording, config.data.max_bad_fraction, plan.global_batch)
         running.show = show

@@ -107,8 +107,6 @@ class Saver:
             _log.error("step %d is not saved: %s is not finite; older checkpoints stay", step, wrong)
             return
         self._saved_step, self._saved_at = step, time.monotonic()
-        if world.is_first:
-            self._sync_records()
         background = self._config.save_async
         copy: Snapshot | None = None
         if self._shards:
@@ -203,6 +201,8 @@ class Saver:
         return None
 
     def _publish(self, folder: Path, hashes: sharded.Hashes | None, step: int, stays: bool, started: float) -> None:
+        # No checkpoint without the records that lead to it: what refuses them is a failed save.
+        self._sync_records()
         size = publish(folder, step, stays=stays, hashes=hashes)
         _log.info("checkpoint %s, %.1f MB in %.1f s", folder, size / 1e6, time.perf_counter() - started)
         self._trusted.add(folder)

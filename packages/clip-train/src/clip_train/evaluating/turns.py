@@ -32,6 +32,7 @@ from clip_eval.tasks import TaskResult
 from clip_eval.wds import WdsDataset
 from clip_train.evaluating.class_folders import open_imagenet
 from clip_train.evaluating.validation import Validation
+from clip_train.metrics import RecordFile
 from clip_train.parallel import gathered, is_sharded
 from clip_train.plan import Plan
 from clip_train.trainer import Running
@@ -80,6 +81,7 @@ class Evaluations:
         self._plan, self._pairs = plan, pairs
         self._ranks = Ranks(world.rank, world.size, world.local_rank, world.control)
         self._folder: Path | None = None
+        self._file: RecordFile | None = None
         self._epoch = 0
         self._facts: tuple[int, dict[str, Any]] = (-1, {})
         common: dict[str, Any] = {
@@ -104,6 +106,7 @@ class Evaluations:
         """Write into the run folder `folder`; the run has come to `step`, and what was found later is taken away."""
         self._folder = folder
         path = folder / "evaluations.jsonl"
+        self._file = RecordFile(path)
         if not path.is_file():
             return
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
@@ -113,6 +116,11 @@ class Evaluations:
         for place in (folder / "eval").glob("epoch_*"):
             if int(place.name.removeprefix("epoch_")) > max(epochs, default=0):
                 shutil.rmtree(place)
+
+    def close(self) -> None:
+        """Try once more to write what the disk has refused."""
+        if self._file is not None:
+            self._file.close()
 
     def after_step(self, running: Running, admitted: Tensor) -> None:
         """Evaluate, where an epoch has ended and something is due."""
@@ -161,9 +169,8 @@ class Evaluations:
             "evaluation_seconds": seconds,
             **{name: value if math.isfinite(value) else None for name, value in values.items()},
         }
-        if self._folder is not None:
-            with (self._folder / "evaluations.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record, allow_nan=False) + "\n")
+        if self._file is not None:
+            self._file.add(step, json.dumps(record, allow_nan=False))
         self.send(values, step)
         shown = ", ".join(
             f"{name} {value:.4g}" for name, value in values.items() if not name.endswith(("_low", "_high"))
@@ -177,7 +184,7 @@ class Evaluations:
         if self._folder is not None and not is_sharded(encoder.bundle.model):
             try:
                 self._record(encoder, dataset, images, result).save(self._folder / "eval" / f"epoch_{self._epoch}")
-            except ClipError as error:
+            except (ClipError, OSError) as error:
                 # An error that only this process has would leave the others waiting.
                 _log.error("no record of %s after epoch %d: %s", dataset.name, self._epoch, error)
         return result
