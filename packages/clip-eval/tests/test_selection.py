@@ -94,3 +94,38 @@ def test_suites_are_found_as_clip_benchmark_spells_them() -> None:
 def test_the_name_of_an_address_has_no_secrets_of_it(address: str, name: str) -> None:
     (found,) = select([address])
     assert (found.name, found.address) == (name, address)
+
+
+@pytest.mark.parametrize("root", ["s3://bucket/sets", "s3://bucket/sets/"])
+def test_a_root_may_be_the_address_of_the_folder_of_all(root: str) -> None:
+    found = select(["vtab/cifar10", "mine", "gs://other/third"], root=root)
+    assert [one.address for one in found] == [
+        "s3://bucket/sets/wds_vtab-cifar10",
+        "s3://bucket/sets/mine",
+        "gs://other/third",
+    ]
+
+
+def test_a_root_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such folder to look for data sets in"):
+        select(["vtab/cifar10"], root=str(tmp_path / "absent"))
+
+
+def test_a_pattern_is_filled_with_the_word_as_typed(tmp_path: Path) -> None:
+    root = str(tmp_path / "wds_{dataset_cleaned}")
+    (tmp_path / "wds_vtab-cifar10").mkdir()
+    (found,) = select(["wds/cifar10"], root=root)
+    assert (found.name, found.word, found.address) == (
+        "vtab/cifar10",
+        "wds/cifar10",
+        str(tmp_path / "wds_vtab-cifar10"),
+    )
+    (tmp_path / "wds_cifar10").mkdir()
+    (found,) = select(["wds/cifar10"], root=root)
+    assert (found.name, found.address) == ("vtab/cifar10", str(tmp_path / "wds_cifar10"))
+    (found,) = select(["cifar10"], root="s3://bucket/{dataset}")
+    assert found.address == "s3://bucket/cifar10"
+    (found,) = select(
+        ["cifar10"], root="https://huggingface.co/datasets/clip-benchmark/wds_{dataset_cleaned}/tree/main"
+    )
+    assert found.address == "https://huggingface.co/datasets/clip-benchmark/wds_vtab-cifar10/tree/main"

@@ -36,6 +36,7 @@ _TASKS: dict[str, Task] = {
     "captioning": "captioning",
     "image_caption_selection": "caption_choice",
 }
+_ROOT = "root"
 _OUTPUT = "{dataset}_{pretrained}_{model}_{language}_{task}.json"
 _NAMES: dict[str, str] = {task: name for name, task in _TASKS.items()}
 _COLLECTIONS = {
@@ -88,7 +89,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         allow_abbrev=True,
     )
     parser.add_argument("--dataset", nargs="+", default=["cifar10"], help="names, suites, or files with names")
-    parser.add_argument("--dataset_root", default="root", help="folder or address, {dataset} and {dataset_cleaned}")
+    parser.add_argument("--dataset_root", default=_ROOT, help="folder or address, {dataset} and {dataset_cleaned}")
     parser.add_argument("--split", "--test_split", dest="split", default="test", help="(%(default)s)")
     parser.add_argument("--train_split", nargs="+", default=["train"], help="of each data set (train)")
     validation = parser.add_mutually_exclusive_group()
@@ -207,10 +208,8 @@ def _datasets(arguments: argparse.Namespace) -> Iterator[Selected]:
     from clip_eval.selection import select
 
     root = arguments.dataset_root
-    if "{" not in root and "://" not in root and not Path(root).is_dir():
-        root = (
-            None  # the default, "root", where nothing was ever kept: fetched from the Hub, as CLIP_benchmark downloads
-        )
+    if root == _ROOT and not Path(root).is_dir():
+        root = None  # the default, where nothing was ever kept: fetched from the Hub, as CLIP_benchmark downloads
     yield from select(arguments.dataset, root=root)
 
 
