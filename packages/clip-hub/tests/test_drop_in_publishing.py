@@ -39,6 +39,26 @@ def test_a_model_is_pushed_with_its_preprocessing_and_a_readme_that_is_there_sta
     assert torch.equal(clip_hub.load(REPO).model.text_projection, model.text_projection)
 
 
+def test_a_readme_that_cannot_be_asked_for_is_not_taken_for_none(hub) -> None:
+    from clip_hub.download import DownloadError
+    from clip_hub.drop_in.publishing import _readme
+
+    assert _readme(REPO, "main", hub.token) is None  # no such repository
+    hub.files[REPO, "a.txt"] = b"a"
+    assert _readme(REPO, "main", hub.token) is None
+    assert _readme(REPO, "trial", hub.token) is None
+    hub.files[REPO, "README.md"] = b"# Somebody's words\n"
+    hub.repositories[REPO].gated = True
+    with pytest.raises(DownloadError, match="gated"):
+        _readme(REPO, "main", False)
+    hub.repositories[REPO].gated = False
+    other = "someone/other"
+    hub.files[other, "README.md"] = b"# Somebody's words\n"
+    hub.fail("503", "README.md")
+    with pytest.raises(DownloadError, match="503"):
+        _readme(other, "main", hub.token)
+
+
 def test_published_weights_are_pushed_by_name(hub, monkeypatch) -> None:
     from safetensors.torch import save
 

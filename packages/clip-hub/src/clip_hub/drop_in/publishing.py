@@ -15,7 +15,7 @@ from clip_core.convert.checkpoint import differences
 from clip_core.convert.openclip_config import from_openclip
 from clip_core.errors import ConfigError
 from clip_hub.card import Description
-from clip_hub.download import DownloadError, fetch
+from clip_hub.download import DownloadError, NotInRepository, fetch
 from clip_hub.drop_in.creation import create_model_from_pretrained
 from clip_hub.drop_in.sources import get_tokenizer
 from clip_hub.publish import Pushed, push
@@ -144,8 +144,22 @@ def _bundle(model: Any) -> Bundle:
 
 
 def _readme(repo: str, branch: str, token: str | None) -> Path | None:
-    """The README.md that is there; None where there is none, or no such repository."""
+    """The README.md that is there; None where there is none, or no such repository or branch.
+
+    Raises:
+        DownloadError: whether there is one is not known, so a push might replace it.
+    """
+    from huggingface_hub import errors
+
     try:
         return fetch(repo, ["README.md"], revision=branch, token=token)
-    except DownloadError:
+    except NotInRepository:
         return None
+    except DownloadError as error:
+        cause: BaseException | None = error
+        while cause is not None:
+            absent = isinstance(cause, (errors.RepositoryNotFoundError, errors.RevisionNotFoundError))
+            if absent and not isinstance(cause, errors.GatedRepoError):
+                return None
+            cause = cause.__cause__
+        raise
