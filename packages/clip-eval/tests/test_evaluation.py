@@ -14,7 +14,7 @@ from PIL import Image
 from clip_core.errors import DataError
 from clip_eval import evaluate, open_dataset, read_records
 from clip_eval.evaluation import Options
-from clip_eval.records import model_facts
+from clip_eval.records import model_facts, shards_sha256
 
 
 def strict(text: str) -> dict:
@@ -70,6 +70,27 @@ def test_the_record_says_with_what_the_features_were_made(bundle, make_classific
     alike = evaluate(bundle, dataset, batch_size=3, deterministic=True)
     assert alike.facts["precision"]["deterministic"] is True
     assert alike.name != plain.name
+
+
+def test_the_record_says_what_a_probe_learnt_from(bundle, make_classification, png, caplog) -> None:
+    labels = [str(number % 3) for number in range(24)]
+    folder = make_classification(labels, images=[*(png(number) for number in range(23)), b"no picture"])
+    (folder / "test").rename(folder / "train")
+    make_classification()
+    test, train = open_dataset(folder), open_dataset(folder, "train")
+    facts = evaluate(bundle, test, task="linear_probe", train=train).facts["dataset"]
+    assert facts["excluded"]["count"] == 0
+    (learnt,) = facts["learnt_from"].values()
+    assert (learnt["split"], learnt["samples"], learnt["evaluated"], learnt["excluded"]["count"]) == (
+        "train",
+        24,
+        23,
+        1,
+    )
+    assert "s0000023" in learnt["excluded"]["first"][0]["name"]
+    assert learnt["shards_sha256"] == shards_sha256(train) != facts["shards_sha256"]
+    assert "animals, train: 1 of 24 images left out" in caplog.text
+    assert "learnt_from" not in evaluate(bundle, test, train=train).facts["dataset"]
 
 
 def test_a_second_save_replaces_the_first(bundle, make_classification, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from clip_core.errors import ConfigError
 from clip_eval.catalogue import Entry
 from clip_eval.encoder import Encoder
 from clip_eval.features import ImageFeatures
-from clip_eval.records import Record, dataset_facts, model_facts, run_facts
+from clip_eval.records import Record, dataset_facts, model_facts, run_facts, split_facts
 from clip_eval.tasks import TaskResult, evaluate_retrieval, evaluate_zero_shot
 from clip_eval.tasks.association import evaluate_association
 from clip_eval.tasks.caption_choice import evaluate_caption_choice
@@ -177,17 +177,27 @@ def evaluate(
     options = options or Options()
     _check(chosen, dataset, train)
     images = encoder.images(dataset)
-    result = _run(chosen, encoder, dataset, images, options, train, validation, entry)
+    # The splits that a linear probe learns from; no other task looks at them.
+    others = {"train": train, "validation": validation} if chosen == "linear_probe" else {}
+    learnt = {role: (split, encoder.images(split)) for role, split in others.items() if split is not None}
+    result = _run(chosen, encoder, dataset, images, options, learnt, entry)
     total = time.perf_counter() - start
-    if images.excluded:
-        _log.warning("%s: %d of %d images left out", dataset.name, len(images.excluded), len(dataset.samples))
+    for split, found in ((dataset, images), *learnt.values()):
+        if found.excluded:
+            _log.warning(
+                "%s, %s: %d of %d images left out", split.name, split.split, len(found.excluded), len(split.samples)
+            )
     return Record(
         result=result,
         dataset=dataset,
         excluded=images.excluded,
         facts={
             "model": {"name": model_name, **(facts or model_facts(encoder.bundle))},
-            "dataset": {**dataset_facts(dataset, images), **(origin or {})},
+            "dataset": {
+                **dataset_facts(dataset, images),
+                **({"learnt_from": {role: split_facts(*pair) for role, pair in learnt.items()}} if learnt else {}),
+                **(origin or {}),
+            },
             **run_facts(encoder.bundle, processes=encoder.ranks.size, store=_store_facts(encoder, images)),
             "precision": precision_of(encoder),
             "settings": settings_of(
@@ -237,8 +247,7 @@ def _run(
     dataset: WdsDataset,
     images: ImageFeatures,
     options: Options,
-    train: WdsDataset | None,
-    validation: WdsDataset | None,
+    learnt: Mapping[str, tuple[WdsDataset, ImageFeatures]],
     entry: Entry | None,
 ) -> TaskResult:
     words: dict[str, Any] = {
@@ -251,15 +260,17 @@ def _run(
     if task == "zero_shot_classification":
         grouped: dict[str, Any] = {} if entry is None else {"groups": entry.groups, "main_metric": entry.main_metric}
         return evaluate_zero_shot(encoder, dataset, images, **words, **grouped)
-    if task == "linear_probe" and train is not None:
+    if task == "linear_probe":
+        train, train_images = learnt["train"]
+        validation, validation_images = learnt.get("validation", (None, None))
         return evaluate_linear_probe(
             encoder,
             dataset,
             images,
             train=train,
-            train_images=encoder.images(train),
+            train_images=train_images,
             validation=validation,
-            validation_images=None if validation is None else encoder.images(validation),
+            validation_images=validation_images,
             fewshot_k=options.fewshot_k,
             seeds=options.seeds,
             validation_share=options.validation_share,

@@ -4,7 +4,7 @@ and what other tools wrote, in the same form.
 
 from __future__ import annotations
 
-from clip_eval.records.facts import dataset_facts, model_facts, run_facts, shards_sha256
+from clip_eval.records.facts import dataset_facts, model_facts, run_facts, shards_sha256, split_facts
 from clip_eval.records.readers import read_rows
 from clip_eval.records.reading import SavedRecord, find_record, load_record, read_records
 from clip_eval.records.record import SCHEMA, Record, record_name
@@ -25,4 +25,5 @@ __all__ = [
     "record_name",
     "run_facts",
     "shards_sha256",
+    "split_facts",
 ]

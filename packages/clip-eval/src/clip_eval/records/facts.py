@@ -25,7 +25,7 @@ from clip_eval.features import ImageFeatures
 from clip_eval.places.address import without_secrets
 from clip_eval.wds import WdsDataset, shard_sha256
 
-__all__ = ["dataset_facts", "json_sha256", "model_facts", "prompt_facts", "run_facts", "shards_sha256"]
+__all__ = ["dataset_facts", "json_sha256", "model_facts", "prompt_facts", "run_facts", "shards_sha256", "split_facts"]
 
 _PACKAGES = ("clip-core", "clip-hub", "clip-eval", "torch", "torchvision", "numpy", "pillow")
 _PROBES = (
@@ -80,8 +80,16 @@ def dataset_facts(dataset: WdsDataset, images: ImageFeatures) -> dict[str, Any]:
     return {
         "name": dataset.name,
         "kind": dataset.kind,
-        "split": dataset.split,
         "folder": str(dataset.folder),
+        **split_facts(dataset, images),
+        "about": _read_about(dataset.folder / "about.json"),
+    }
+
+
+def split_facts(dataset: WdsDataset, images: ImageFeatures) -> dict[str, Any]:
+    """What identifies one split: counts, what was left out and why, the hash of the shards."""
+    return {
+        "split": dataset.split,
         "samples": len(dataset.samples),
         "evaluated": len(images.kept),
         "excluded": {
@@ -90,7 +98,6 @@ def dataset_facts(dataset: WdsDataset, images: ImageFeatures) -> dict[str, Any]:
             "first": [{"name": entry.name, "reason": entry.reason} for entry in images.excluded[:20]],
         },
         "shards_sha256": shards_sha256(dataset),
-        "about": _read_about(dataset.folder / "about.json"),
     }
 
 
