@@ -278,3 +278,22 @@ def test_a_split_for_each_data_set_stays_with_it_when_some_are_skipped(
     (tmp_path / "birds_en_zeroshot_classification.json").write_text("{}")
     assert benchmark(tmp_path, *words, "--train_split", "a", "b", "--skip_existing") == 0
     assert (tmp_path / "animals_en_zeroshot_classification.json").stat().st_size > 100
+
+
+def test_a_data_set_is_called_as_it_was_typed(
+    bundle: Bundle, make_retrieval: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip_core.save(bundle, tmp_path / "weights")
+    make_retrieval(["a cat", "a dog"], name="wds_mscoco_captions")
+    monkeypatch.setattr("clip_eval.running.check_size", lambda *_, **__: None)
+    words = ["--dataset", "wds/coco", "--model", "tiny", "--pretrained", str(tmp_path / "weights")]
+    assert benchmark(tmp_path, *words, "--dataset_root", str(tmp_path)) == 0
+    written = json.loads((tmp_path / "coco_en_zeroshot_retrieval.json").read_text())
+    assert written["dataset"] == "wds/coco"
+    assert written["clip_eval"]["dataset"]["name"] == "mscoco_captions"
+
+
+def test_only_the_default_root_may_be_absent(tmp_path: Path, capsys: Any) -> None:
+    words = ["--dataset", "mnist", "--dataset_root", str(tmp_path / "absent")]
+    assert benchmark(tmp_path, *words) == 2
+    assert "no such folder to look for data sets in" in capsys.readouterr().err

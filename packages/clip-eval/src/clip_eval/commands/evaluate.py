@@ -361,12 +361,13 @@ def _path(
         kind = read_kind(Path(selected.address))
     auto = {"retrieval": "zeroshot_retrieval", "caption_choice": "image_caption_selection"}
     is_file = Path(pretrained).is_file()
+    typed = selected.word.removeprefix("wds/") or selected.name
     values = {
         "model": model.replace("/", "_"),
         "pretrained": Path(pretrained).name if is_file else pretrained.replace("/", "_"),
         "pretrained_full_path": pretrained.replace("/", "_"),
         "task": _NAMES[task] if task is not None else auto.get(kind, "zeroshot_classification"),
-        "dataset": "_".join(filter(None, (selected.name.replace("/", "_"), objective))),
+        "dataset": "_".join(filter(None, (typed.replace("/", "_"), objective))),
         "language": language,
     }
     try:
@@ -394,9 +395,7 @@ def _write(
 ) -> None:
     metrics = {name: metric.value for name, metric in record.result.metrics.items()}
     body: dict[str, Any] = {
-        "dataset": next(
-            (word for word in arguments.dataset if word.removeprefix("wds/") == selected.name), selected.name
-        ),
+        "dataset": selected.word or selected.name,
         "model": model,
         "pretrained": pretrained,
         "task": _NAMES.get(record.result.task, record.result.task),
