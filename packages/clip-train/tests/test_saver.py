@@ -188,6 +188,25 @@ def test_what_is_not_finite_is_never_saved(make_config: Make, tmp_path: Path, ca
     assert steps(tmp_path / "checkpoints") == [5]
 
 
+def test_a_step_counts_as_saved_once_it_was_written_and_until_training_goes_back(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = running_of(make_config(save_frequency=0))
+    fit(running)
+    saver = Saver(tmp_path, running.plan)
+    Full(monkeypatch, 1, 2)  # both tries of the first save
+    saver.save(running)
+    assert steps(tmp_path) == []
+    saver.save(running)
+    saver.save(running)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
+    running.state.steps = 3
+    saver.after_step(running, torch.tensor(True))
+    running.state.steps = 5
+    saver.save(running)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000005", "step-00000005.2"]
+
+
 def test_a_vote_and_a_stop_save(make_config: Make, tmp_path: Path) -> None:
     class Asking:
         votes = (SAVE,)

@@ -70,6 +70,9 @@ class Saver:
         if _GIVE_UP in running.agreed:
             raise self._give_up()
         step, minutes = running.state.steps, self._config.save_every_minutes
+        if self._thread is None and self._saved_step is not None and step < self._saved_step:
+            # Training went back, which waits for saves in the background: later steps are taken, and saved, again.
+            self._saved_step = None
         epoch = self._epoch_ended_by(step)
         last = step == self._plan.total_steps
         frequency = self._config.save_frequency
@@ -97,16 +100,18 @@ class Saver:
         """
         running.settle()
         step = running.state.steps
-        if step == self._saved_step:
-            return
+        # A save in the background is done or has failed before the same step is saved again.
         self.wait()
+        # The first process knows whether it could be written; whether to save is one answer for all of them.
+        if self._plan.world.from_first(step == self._saved_step):
+            return
         world, started = self._plan.world, time.perf_counter()
         snapshot = take(running)
         wrong = next((word for word in world.gather(_not_finite(snapshot)) if word is not None), None)
         if wrong is not None:
             _log.error("step %d is not saved: %s is not finite; older checkpoints stay", step, wrong)
             return
-        self._saved_step, self._saved_at = step, time.monotonic()
+        self._saved_at = time.monotonic()
         background = self._config.save_async
         copy: Snapshot | None = None
         if self._shards:
@@ -168,7 +173,7 @@ class Saver:
         for attempt in (1, 2):
             error = self._try(snapshot, step, stays, started)
             if error is None:
-                self._failed = 0
+                self._failed, self._saved_step = 0, step
                 return
             self._last_error = error
             if self._plan.world.is_first:
