@@ -249,6 +249,32 @@ def test_processes_evaluate_together_and_name_the_slowest(
     assert split.loop["loss"] + split.loop["communication"] > 0.5 * 0.1 * split.steps
 
 
+def test_a_step_is_saved_before_it_is_evaluated_and_evaluated_when_the_run_goes_on(
+    make_config: Make, make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_out = make.shard(tmp_path / "val.tar", [make.pair(n) for n in range(50, 58)])
+    config = make_config(name="mine", epochs=2, val_data=str(held_out), resume="latest")
+
+    def cut_short(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Validation, "run", cut_short)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    folder = tmp_path / "logs" / "mine"
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-00000005"]
+    train(config)
+    expected = records(folder, "evaluations.jsonl")
+    assert [(line["epoch"], line["step"]) for line in expected] == [(1, 5), (2, 10)]
+    whole = train(make_config(epochs=2, val_data=str(held_out)))
+    losses = [line["val/clip_val_loss"] for line in records(whole.folder, "evaluations.jsonl")]
+    assert [line["val/clip_val_loss"] for line in expected] == losses
+    # Nothing is lacking: nothing is evaluated again.
+    train(config)
+    assert records(folder, "evaluations.jsonl") == expected
+
+
 def test_a_run_that_goes_on_takes_back_what_was_found_later(tmp_path: Path) -> None:
     lines = [json.dumps({"step": 5 * epoch, "epoch": epoch}) for epoch in (1, 2, 3)]
     # The last line was not finished when the run was killed.

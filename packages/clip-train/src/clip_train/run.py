@@ -152,7 +152,10 @@ def _train(
         saver = Saver(folder.checkpoints, plan, sync_records=metrics.sync if metrics else lambda: None)
         try:
             with explain_dead_workers(), saver, surviving(running, folder, saver, watchdog) as services:
-                fit(running, [*([evaluations] if evaluations else []), *services, saver, recording.pace])
+                if evaluations is not None:
+                    evaluations.catch_up(running)
+                # A step is saved before it is evaluated: a signal in a long evaluation costs the evaluation alone.
+                fit(running, [*services, saver, *([evaluations] if evaluations else []), recording.pace])
             return _finish(running, config, folder, recording)
         except KeyboardInterrupt:
             _log.warning(

@@ -40,7 +40,7 @@ _GIVE_UP = "give up saving"
 class Saver:
     """Saves a run by epochs, steps and minutes, when `SAVE` was voted for, and where the run stops.
 
-    It is the last service, so that what the others did at a step is in the checkpoint of that step.
+    It comes behind the services that change the run, so that what they did at a step is in the checkpoint of that step.
     """
 
     votes: tuple[str, ...] = (SAVE, _GIVE_UP)

@@ -65,7 +65,10 @@ def open_evaluations(plan: Plan) -> Evaluations | None:
 
 
 class Evaluations:
-    """A service that evaluates after epochs.
+    """A service that evaluates after epochs, behind the one that saves.
+
+    A run that was cut short between a save and the evaluation of the same step makes up for it when it goes on
+    (`catch_up`), where its checkpoint is of the end of an epoch.
 
     Attributes:
         send: what the first process calls with each result and its step; for tensorboard and its kin.
@@ -83,6 +86,8 @@ class Evaluations:
         self._folder: Path | None = None
         self._file: RecordFile | None = None
         self._epoch = 0
+        self._seen = 0
+        self._lacking = False
         self._facts: tuple[int, dict[str, Any]] = (-1, {})
         common: dict[str, Any] = {
             "last_step": epochs,
@@ -107,10 +112,12 @@ class Evaluations:
         self._folder = folder
         path = folder / "evaluations.jsonl"
         self._file = RecordFile(path)
+        self._lacking = step > 0
         if not path.is_file():
             return
         lines = path.read_text(encoding="utf-8").split("\n")[:-1]
         kept = [line for line in lines if json.loads(line)["step"] <= step]
+        self._lacking = step > 0 and all(json.loads(line)["step"] != step for line in kept)
         path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
         epochs = {json.loads(line)["epoch"] for line in kept}
         for place in (folder / "eval").glob("epoch_*"):
@@ -124,6 +131,19 @@ class Evaluations:
 
     def after_step(self, running: Running, admitted: Tensor) -> None:
         """Evaluate, where an epoch has ended and something is due."""
+        step = running.state.steps
+        went_back, self._seen = step <= self._seen, step
+        # After a roll back the step was evaluated when it was taken; after a signal there is no time.
+        if not went_back and not running.stop:
+            self._evaluate(running)
+
+    def catch_up(self, running: Running) -> None:
+        """Evaluate the last step of a run that goes on, where it ended an epoch and `begin` found no record of it."""
+        self._seen = running.state.steps
+        if self._plan.world.from_first(self._lacking):
+            self._evaluate(running)
+
+    def _evaluate(self, running: Running) -> None:
         epoch = epoch_ended_by(self._plan, running.state.steps)
         if epoch is None:
             return
