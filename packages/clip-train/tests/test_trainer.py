@@ -241,6 +241,21 @@ def test_one_loss_that_is_not_a_number_leaves_the_weights_alone(
     assert state.skipped_steps == 1
 
 
+def test_the_look_at_the_end_is_a_steps_and_leaves_no_trace(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = prepare(make_config(precision="amp_bf16", batch_size=8, train_num_samples=8))
+    running = start(plan)
+    norm = torch.nn.BatchNorm2d(3, affine=False)
+    plan.bundle.model.add_module("norm", norm)
+    plan.bundle.model.register_forward_pre_hook(lambda _, given: (norm(given[0]), *given[1:]))
+    cast: list[bool] = []
+    norm.register_forward_pre_hook(lambda *_: cast.append(torch.is_autocast_enabled("cpu")))
+    failed_together: list[object] = []
+    monkeypatch.setattr(type(plan.world), "together", lambda self, work: failed_together.append(work()))
+    fit(running)
+    assert (running.state.steps, cast, len(failed_together)) == (1, [True, True], 1)
+    assert norm.num_batches_tracked == 1
+
+
 def test_a_loss_that_stays_broken_ends_the_run(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     break_loss(monkeypatch, *range(1, 100))
     plan = prepare(make_config(epochs=10))

@@ -16,12 +16,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from clip_core import Clip
 from clip_train.data.decode import Batch
 from clip_train.data.loader import iterate_batches
 from clip_train.data.spent import Spent
 from clip_train.ema import WeightAverage, averaging
-from clip_train.gradients import backward
+from clip_train.gradients import backward, kept_statistics
 from clip_train.guard import Guard, TrainingDiverged
 from clip_train.keyed import MODEL, mix
 from clip_train.measuring.clock import Laps, StepClock
@@ -187,7 +186,7 @@ def fit(running: Running, services: Sequence[Service] = ()) -> None:
         beside = before - now
     ledger.settle()
     if micro:
-        _check_model(plan.bundle.model, micro[-1])
+        plan.world.together(lambda: _check_model(plan, micro[-1]))
 
 
 def _steps(running: Running) -> Iterator[tuple[int, list[Batch]]]:
@@ -384,9 +383,11 @@ def _to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 @torch.no_grad()
-def _check_model(model: Clip, batch: Batch) -> None:
+def _check_model(plan: Plan, batch: Batch) -> None:
     """Raise `TrainingDiverged` unless the trained weights still give numbers: finite weights may have overflowed."""
-    output = model(batch.images, batch.tokens)
+    # As in a step, so that no other kernels are compiled, but this is no picture that batch norms shall count.
+    with autocast(plan.config.run.precision, plan.device), kept_statistics(plan.bundle.model):
+        output = plan.bundle.model(batch.images, batch.tokens, batch.lengths.tolist())
     if not (output.image_features.isfinite().all() and output.text_features.isfinite().all()):
         raise TrainingDiverged(
             "The trained weights give features that are not finite; no weights were written. Lower --lr, lengthen "
