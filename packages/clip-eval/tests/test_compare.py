@@ -22,7 +22,7 @@ from clip_eval.compare import average_difference, compare_rows
 from clip_eval.metrics import Metric, wilson
 from clip_eval.metrics.paired import compare_outcomes, holm
 from clip_eval.records import Record
-from clip_eval.records.matching import models_of, unmatched
+from clip_eval.records.matching import models_of, obstacle, unmatched
 from clip_eval.records.readers import read_rows
 from clip_eval.tasks.result import Outcomes, TaskResult
 from clip_eval.wds import WdsDataset
@@ -178,6 +178,26 @@ def test_captions_of_one_image_are_drawn_together(tmp_path: Path) -> None:
     expected = compare_outcomes(one, two, clusters, resamples=500, seed=3)
     assert (entry.low, entry.high, entry.p) == (expected.low, expected.high, expected.p)
     assert (entry.test, entry.clusters) == ("paired bootstrap", 100)
+
+
+@pytest.mark.parametrize(
+    ("reason", "changed"),
+    [
+        ("different data", {"contents_sha256": "b"}),
+        ("different training data", {"learnt_from": {"train": {"shards_sha256": "b", "samples": 3}}}),
+    ],
+)
+def test_the_data_are_more_than_the_shards(tmp_path: Path, reason: str, changed: dict[str, Any]) -> None:
+    stated = {"contents_sha256": "a", "learnt_from": {"train": {"shards_sha256": "a", "samples": 3}}}
+    rows = {}
+    for name, facts in (("a", stated), ("b", stated | changed), ("older", {})):
+        path = write_record(tmp_path / name, "animals", {"acc1": hits(0.2)}, model=f"m:{name}")
+        data = json.loads(path.read_text())
+        data["dataset"] |= facts
+        path.write_text(json.dumps(data))
+        (rows[name],) = read_rows([path])
+    assert obstacle(rows["a"], rows["b"], ()) == reason
+    assert obstacle(rows["a"], rows["a"], ()) == obstacle(rows["a"], rows["older"], ()) == ""
 
 
 def test_what_cannot_be_compared(tmp_path: Path) -> None:

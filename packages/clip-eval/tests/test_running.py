@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,29 @@ def test_what_is_there_already_is_not_made_again(encoder: Encoder, make_classifi
     other = Wanted(options=Options(templates=["{c}"]))
     ((_, third),) = run(encoder, datasets, other, model_name="m", existing=tmp_path / "out")
     assert not isinstance(third, SavedRecord)
+
+
+def test_a_record_of_other_captions_or_training_images_is_not_taken(
+    encoder: Encoder, make_classification: Make, make_retrieval: Make, png: Callable[..., bytes], tmp_path: Path
+) -> None:
+    def found(folder: Path, wanted: Wanted) -> bool:
+        ((_, record),) = run(encoder, select([str(folder)]), wanted, model_name="m", existing=tmp_path / "out")
+        if not isinstance(record, SavedRecord):
+            record.save(tmp_path / "out")
+        return isinstance(record, SavedRecord)
+
+    pairs, wanted = make_retrieval(["a cat", "a dog"]), Wanted(languages=("de",))
+    (pairs / "test" / "captions").mkdir()
+    for texts in ("eine Katze\nein Hund\n", "ein Kater\nein Hund\n"):
+        (pairs / "test" / "captions" / "de.txt").write_text(texts)
+        assert [found(pairs, wanted), found(pairs, wanted)] == [False, True]
+    wanted = Wanted(tasks=("linear_probe",))
+    for first in (10, 50):
+        animals = make_classification(["0", "1", "2"] * 8, images=[png(first + number) for number in range(24)])
+        shutil.rmtree(animals / "train", ignore_errors=True)
+        (animals / "test").rename(animals / "train")
+        make_classification()
+        assert [found(animals, wanted), found(animals, wanted)] == [False, True]
 
 
 def test_a_task_is_left_out_where_it_does_not_fit(

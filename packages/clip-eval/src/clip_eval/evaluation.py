@@ -194,7 +194,7 @@ def evaluate(
         facts={
             "model": {"name": model_name, **(facts or model_facts(encoder.bundle))},
             "dataset": {
-                **dataset_facts(dataset, images),
+                **dataset_facts(dataset, images, language=options.language),
                 **({"learnt_from": {role: split_facts(*pair) for role, pair in learnt.items()}} if learnt else {}),
                 **(origin or {}),
             },

@@ -15,13 +15,21 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from clip_core.errors import ConfigError, DataError, listed
+from clip_core.errors import ClipError, ConfigError, DataError, listed
 from clip_eval.catalogue import Entry
 from clip_eval.encoder import Encoder
 from clip_eval.evaluation import Options, Task, default_task, evaluate, fits, precision_of, settings_of
 from clip_eval.places import fetch_dataset, origin_of
 from clip_eval.prompts import languages_for, prompts_for
-from clip_eval.records import Record, SavedRecord, find_record, model_facts, record_name, shards_sha256
+from clip_eval.records import (
+    Record,
+    SavedRecord,
+    contents_sha256,
+    find_record,
+    model_facts,
+    record_name,
+    shards_sha256,
+)
 from clip_eval.selection import Selected
 from clip_eval.wds import WdsDataset, check_size, open_dataset
 from clip_eval.wds.text_files import objectives_in
@@ -84,7 +92,7 @@ def run(
                 asked = True
                 for language in wanted.languages:
                     options = _options(wanted, selected, dataset, language)
-                    found = _find(existing, encoder, dataset, task, options, wanted, facts)
+                    found = _find(existing, encoder, selected, dataset, task, options, wanted, facts)
                     # What the first process sees counts for all: they have to make the same calls.
                     if not encoder.ranks.text_from_first("" if found is None else "there"):
                         yield selected, _evaluate(encoder, selected, dataset, task, options, wanted, model_name, facts)
@@ -186,6 +194,7 @@ def _options(wanted: Wanted, selected: Selected, dataset: WdsDataset, language: 
 def _find(
     folder: str | PathLike[str] | None,
     encoder: Encoder,
+    selected: Selected,
     dataset: WdsDataset,
     task: Task,
     options: Options,
@@ -207,7 +216,27 @@ def _find(
     )
     found = find_record(folder, name)
     # The name does not know the data: a set may have been built again since.
-    return found if found is not None and found.data["dataset"]["shards_sha256"] == shards_sha256(dataset) else None
+    if found is None or not _same_data(found.data["dataset"], dataset, options.language):
+        return None
+    for role, split in (("train", wanted.train_split), ("validation", wanted.validation_split)):
+        stated = (found.data["dataset"].get("learnt_from") or {}).get(role)
+        if stated is None or split is None:
+            continue
+        try:
+            learnt = open_selected(selected, wanted, split=split, objective=dataset.objective)
+        except ClipError:
+            return None  # the evaluation says it, in all processes alike
+        if not _same_data(stated, learnt, None):
+            return None
+    return found
+
+
+def _same_data(stated: Mapping[str, Any], dataset: WdsDataset, language: str | None) -> bool:
+    """Whether a record's facts are of this split as it is here; records may lack the hash of the contents."""
+    if stated["shards_sha256"] != shards_sha256(dataset):
+        return False
+    contents = stated.get("contents_sha256")
+    return contents is None or contents == contents_sha256(dataset, language)
 
 
 def _evaluate(

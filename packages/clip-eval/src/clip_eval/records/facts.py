@@ -22,10 +22,20 @@ from clip_core.errors import DataError
 from clip_core.tokenizer.missing import MissingTokenizer
 from clip_core.zero_shot import fill_template
 from clip_eval.features import ImageFeatures
+from clip_eval.languages import captions_in
 from clip_eval.places.address import without_secrets
 from clip_eval.wds import WdsDataset, shard_sha256
 
-__all__ = ["dataset_facts", "json_sha256", "model_facts", "prompt_facts", "run_facts", "shards_sha256", "split_facts"]
+__all__ = [
+    "contents_sha256",
+    "dataset_facts",
+    "json_sha256",
+    "model_facts",
+    "prompt_facts",
+    "run_facts",
+    "shards_sha256",
+    "split_facts",
+]
 
 _PACKAGES = ("clip-core", "clip-hub", "clip-eval", "torch", "torchvision", "numpy", "pillow")
 _PROBES = (
@@ -71,8 +81,10 @@ def _tokenizer_sha256(bundle: Bundle) -> str | None:
     return json_sha256(bundle.tokenizer.tokenize(_PROBES).tokens.tolist())
 
 
-def dataset_facts(dataset: WdsDataset, images: ImageFeatures) -> dict[str, Any]:
-    """What was evaluated: counts, what was left out and why, the hash of the shards, what the data set says of itself.
+def dataset_facts(dataset: WdsDataset, images: ImageFeatures, *, language: str | None = None) -> dict[str, Any]:
+    """What was evaluated: counts, what was left out and why, hashes, what the data set says of itself.
+
+    language: of the captions, where others than those in the shards were used.
 
     Raises:
         DataError: its `about.json` is damaged.
@@ -81,13 +93,13 @@ def dataset_facts(dataset: WdsDataset, images: ImageFeatures) -> dict[str, Any]:
         "name": dataset.name,
         "kind": dataset.kind,
         "folder": str(dataset.folder),
-        **split_facts(dataset, images),
+        **split_facts(dataset, images, language=language),
         "about": _read_about(dataset.folder / "about.json"),
     }
 
 
-def split_facts(dataset: WdsDataset, images: ImageFeatures) -> dict[str, Any]:
-    """What identifies one split: counts, what was left out and why, the hash of the shards."""
+def split_facts(dataset: WdsDataset, images: ImageFeatures, *, language: str | None = None) -> dict[str, Any]:
+    """What identifies one split: counts, what was left out and why, the hashes of the shards and of the contents."""
     return {
         "split": dataset.split,
         "samples": len(dataset.samples),
@@ -98,7 +110,29 @@ def split_facts(dataset: WdsDataset, images: ImageFeatures) -> dict[str, Any]:
             "first": [{"name": entry.name, "reason": entry.reason} for entry in images.excluded[:20]],
         },
         "shards_sha256": shards_sha256(dataset),
+        "contents_sha256": contents_sha256(dataset, language),
     }
+
+
+def contents_sha256(dataset: WdsDataset, language: str | None = None) -> str:
+    """The hash of what is asked about the images: names, labels, captions in `language`, riddles.
+
+    Raises:
+        DataError: there are no captions in that language.
+    """
+    captions = captions_in(dataset, language) if dataset.kind == "retrieval" else dataset.captions
+    return json_sha256(
+        {
+            "classnames": dataset.classnames,
+            "labels": dataset.labels,
+            "present": dataset.present,
+            "captions": captions,
+            "right_captions": dataset.right_captions,
+            "examples": dataset.examples,
+            "categories": dataset.categories,
+            "associations": [(each.cue, each.candidates, each.right) for each in dataset.associations],
+        }
+    )
 
 
 def shards_sha256(dataset: WdsDataset) -> str:

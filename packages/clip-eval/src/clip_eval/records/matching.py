@@ -5,7 +5,8 @@ What is not here: comparing them (`clip_eval.compare`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from clip_eval.published import NOT_COMPARABLE
 from clip_eval.records.reading import SavedRecord
@@ -106,11 +107,25 @@ def obstacle(a: Row, b: Row, ignore: Sequence[str]) -> str:
         return "different exclusions"
     if "prompts" not in ignore and a.record.prompts_id != b.record.prompts_id:
         return "different prompts"
+    # Class names are a part of the prompts, and the rest of what is asked of classes lies in the shards.
+    asked = "prompts" in ignore and one.get("kind") in ("classification", "multilabel")
+    if not asked and "language" not in ignore and _differ(one, two, "contents_sha256"):
+        return "different data"
+    sources = [facts.get("learnt_from") or {} for facts in (one, two)]
+    for role in ("train", "validation"):
+        a_role, b_role = (source.get(role) or {} for source in sources)
+        if any(_differ(a_role, b_role, name) for name in ("shards_sha256", "samples")):
+            return "different training data"
     if "settings" not in ignore:
         names = [name for name in {**a.settings, **b.settings} if name not in _NO_SETTINGS]
         if other := sorted(name for name in names if a.settings.get(name) != b.settings.get(name)):
             return f"different settings: {', '.join(other)}"
     return ""
+
+
+def _differ(one: Mapping[str, Any], two: Mapping[str, Any], name: str) -> bool:
+    """Whether both state `name`, and not the same."""
+    return None not in (one.get(name), two.get(name)) and one[name] != two[name]
 
 
 def unmatched(
