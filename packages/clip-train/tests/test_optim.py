@@ -164,3 +164,14 @@ def test_the_logit_scale_stays_between_one_and_a_hundred() -> None:
         scale = nn.Parameter(torch.tensor(value))
         clamp_logit_scale(scale)
         assert scale.item() == torch.tensor(expected).item()
+
+
+def test_weights_on_another_device_get_the_answer_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device without numbers stands for the one that the optimiser would copy to without waiting."""
+    read: list[torch.device] = []
+    for devices, expected in ((("cpu", "cpu"), "cpu"), (("cpu", "meta"), "meta")):
+        optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(2, device=device)) for device in devices])
+        optimizer.param_groups[0]["fused"] = True
+        monkeypatch.setattr(optimizer, "step", lambda held=optimizer: read.append(held.found_inf.device))
+        take_step(optimizer, torch.tensor(True))
+        assert read[-1].type == expected

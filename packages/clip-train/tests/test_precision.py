@@ -12,7 +12,7 @@ import clip_core
 from clip_core.errors import ConfigError
 from clip_train import TrainConfig, precision
 from clip_train.plan import prepare
-from clip_train.precision import LossScaler, autocast, lower_weights, require_possible
+from clip_train.precision import LossScaler, autocast, lower_weights, multiply, require_possible
 from clip_train.trainer import fit, start
 
 CPU = torch.device("cpu")
@@ -75,6 +75,15 @@ def test_the_factor_is_torchs() -> None:
     again = LossScaler(CPU)
     again.load_state_dict(theirs.state_dict())
     assert again.state_dict() == ours.state_dict()
+
+
+def test_tensors_of_several_devices_are_multiplied_on_their_own() -> None:
+    """A device without numbers stands for the second one: the factor has to get there, and no other may be asked."""
+    here, there = [torch.full((2,), 3.0), torch.tensor(5.0)], torch.empty(4, device="meta")
+    multiply([here[0], there, here[1]], torch.tensor(2.0))
+    assert here[0].tolist() == [6.0, 6.0]
+    assert here[1].item() == 10.0
+    multiply([], torch.tensor(2.0))
 
 
 def test_an_overflow_is_told_from_divergence() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from clip_train.config import OptimConfig
 from clip_train.parallel import is_sharded, local_parts
+from clip_train.precision import multiply
 
 if TYPE_CHECKING:
     from clip_train.trainer import Running
@@ -53,7 +54,7 @@ class WeightAverage:
         weights = local_parts(parameters[name].detach() for name in self._mean)
         moves = torch._foreach_sub([weight.float() for weight in weights], means)
         share = admitted.float() * (1 - self._decay**self._every)
-        torch._foreach_mul_(moves, share)
+        multiply(moves, share)
         torch._foreach_add_(means, moves)
 
     @contextlib.contextmanager

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from clip_core import Clip
 from clip_core.errors import ConfigError, nearest
 from clip_train.config import OptimConfig
+from clip_train.parallel import local_parts
 from clip_train.param_groups import parameter_groups
 
 __all__ = ["build_optimizer", "clamp_logit_scale", "set_learning_rate", "take_step"]
@@ -70,14 +71,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
 
 
 def take_step(optimizer: torch.optim.Optimizer, admitted: Tensor) -> None:
-    """Update the weights where `admitted`, a boolean scalar on their device, is true.
+    """Update the weights where `admitted`, a boolean scalar, is true.
 
     Where it is false neither the weights change nor anything that the optimiser remembers. A fused Adam looks at it
-    itself, on the device. For another optimiser the program waits and looks.
+    itself, on the device. For another optimiser, and for weights on another device, the program waits and looks.
     """
     if _heeds_found_inf(optimizer):
         # The way that torch's loss scaler tells an optimiser of an overflow.
-        optimizer.found_inf = (~admitted).float()  # type: ignore[attr-defined]
+        optimizer.found_inf = _found_inf(optimizer, admitted)  # type: ignore[attr-defined]
         try:
             optimizer.step()
         finally:
@@ -97,6 +98,17 @@ def _heeds_found_inf(optimizer: torch.optim.Optimizer) -> bool:
     return type(optimizer) in (torch.optim.Adam, torch.optim.AdamW) and all(
         group.get("fused") for group in optimizer.param_groups
     )
+
+
+def _found_inf(optimizer: torch.optim.Optimizer, admitted: Tensor) -> Tensor:
+    """1 or 0, where the optimiser may read it; it takes it to further devices itself, without waiting.
+
+    That is right towards a GPU. Towards the CPU (--fsdp-offload-cpu) it would read what has not arrived yet.
+    """
+    found = (~admitted).float()
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    devices = {part.device for part in local_parts(parameters)} - {admitted.device}
+    return found.to(min(devices, key=lambda device: device.type)) if devices else found
 
 
 def _create(groups: list[dict[str, Any]], config: OptimConfig, given: dict[str, Any]) -> torch.optim.Optimizer:

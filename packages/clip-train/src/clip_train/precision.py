@@ -6,7 +6,7 @@ What this room leaves out: who skips a step (`guard`), and the update itself (`o
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from clip_core.errors import ConfigError
 
-__all__ = ["LossScaler", "autocast", "lower_weights", "require_possible"]
+__all__ = ["LossScaler", "autocast", "lower_weights", "multiply", "require_possible"]
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +85,19 @@ def require_possible(precision: str, device: torch.device) -> None:
         ) from error
 
 
+@torch.no_grad()
+def multiply(tensors: Iterable[Tensor], factor: Tensor) -> None:
+    """Multiply each of `tensors` by the scalar `factor`, in place; they may be on several devices (--fsdp-offload-cpu).
+
+    Where one of them is on a CPU and the factor is not, the program waits for the factor.
+    """
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors:
+        by_device.setdefault(tensor.device, []).append(tensor)
+    for device, there in by_device.items():
+        torch._foreach_mul_(there, factor.to(device))
+
+
 class LossScaler:
     """Multiplies the loss, so that small gradients are not lost in float16, and takes the factor out of the gradient.
 
@@ -116,9 +129,8 @@ class LossScaler:
 
     def unscale(self, gradients: Sequence[Tensor]) -> None:
         """Take the factor out of `gradients`, in place; what had overflowed stays infinite or NaN."""
-        if gradients:
-            # A power of two, so nothing is rounded.
-            torch._foreach_mul_(list(gradients), self._factor.reciprocal())
+        # A power of two, so nothing is rounded.
+        multiply(gradients, self._factor.reciprocal())
 
     def update(self, overflowed: Tensor) -> None:
         """Choose the next factor; `overflowed` is a boolean scalar on the device: the gradient was not finite."""

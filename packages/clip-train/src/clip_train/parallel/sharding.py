@@ -35,6 +35,7 @@ from clip_core.convert.checkpoint import Checkpoint
 from clip_core.towers import TextTransformer
 from clip_train.config import ParallelConfig
 from clip_train.parallel.blocks import find_blocks
+from clip_train.precision import multiply
 from clip_train.world import World
 
 __all__ = ["clip_gradients", "gathered", "gradient_norm", "is_sharded", "local_parts", "shard", "whole_bundle"]
@@ -160,11 +161,7 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
 def clip_gradients(parameters: Iterable[nn.Parameter], most: float, norm: Tensor) -> None:
     """Make gradients whose norm is `norm` so short that it is `most`, where it is more."""
     factor = (most / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grads_with_norm_ has it
-    by_device: dict[torch.device, list[Tensor]] = {}
-    for gradient in local_parts(parameter.grad for parameter in parameters if parameter.grad is not None):
-        by_device.setdefault(gradient.device, []).append(gradient)
-    for device, gradients in by_device.items():
-        torch._foreach_mul_(gradients, factor.to(device))
+    multiply(local_parts(parameter.grad for parameter in parameters if parameter.grad is not None), factor)
 
 
 def _average(gradient: Tensor) -> Tensor:
