@@ -64,6 +64,17 @@ def test_more_memory_takes_more_samples_and_no_weight_moves(make_config: Make, m
         assert torch.equal(value, before[name])
 
 
+def test_the_mean_of_the_weights_lies_aside(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = prepare(make_config())
+    weights = 4 * sum(parameter.numel() for parameter in plan.bundle.model.parameters())
+    monkeypatch.setattr(batch_size, "_kept_bytes", lambda attempt: 1.0)
+    found = []
+    for more in ({}, {"ema_decay": 0.9}):
+        monkeypatch.setattr(batch_size, "available_memory", lambda: 2**30)
+        found.append(find_batch_size(make_config(**more), plan.bundle, None, World(), most=10**12))
+    assert found[0] - found[1] == pytest.approx(weights / 2, abs=8)
+
+
 def test_all_processes_take_what_fits_the_smallest(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = prepare(make_config())
     other = dataclasses.replace(World(), size=2)

@@ -48,11 +48,18 @@ def find_batch_size(
 
     parameters = sum(p.nbytes for p in student.model.parameters() if p.requires_grad)
     aside = parameters * (4 if world.size > 1 else 3)  # Adam's two means, gradients, and what DDP sends
+    if config.optim.ema_decay is not None:
+        aside += 4 * sum(p.numel() for p in student.model.parameters() if p.requires_grad)  # the mean is float32
+    on_gpu = world.device.type == "cuda"
 
     def measure() -> int:
-        with torch.random.fork_rng(), kept_statistics(student.model):
-            if world.device.type == "cuda":
-                return largest_that_fits(_fits_on_gpu(attempt, aside, world.device), most)
+        # Of all GPUs only that of this process: looking at another's generator takes memory of it.
+        with torch.random.fork_rng([world.device] if on_gpu else []), kept_statistics(student.model):
+            if on_gpu:
+                found = largest_that_fits(_fits_on_gpu(attempt, aside, world.device), most)
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats(world.device)
+                return found
             room = _SHARE_OF_CPU * available_memory() / world.size - aside
             return min(most, int(room / _PASSING / _kept_bytes(attempt)))
 
