@@ -26,7 +26,7 @@ from clip_core.presets.vit import image_tower
 from clip_train import TrainConfig, train
 from clip_train.checkpoint import disk, export, full, published, verify
 from clip_train.checkpoint.saver import SAVE, Saver
-from clip_train.checkpoint.state import restore, take
+from clip_train.checkpoint.state import alone, restore, take
 from clip_train.plan import prepare
 from clip_train.trainer import Running, fit, start
 
@@ -236,7 +236,10 @@ def test_whatever_has_a_state_dict_can_be_kept(make_config: Make, tmp_path: Path
     running = running_of(make_config())
     fit(running)
     shared = torch.arange(6.0)
-    parts = {"plain": Part(mean={"a.b": shared, "c": shared[2:4], 3: (1, math.inf)}), "odd": Part(dtype=torch.float16)}
+    parts = {
+        "plain": Part(mean={"a.b": shared, "c": shared[2:4], 3: (1, math.inf)}),
+        "odd": Part(size=torch.Size([2, 3])),
+    }
     running.parts = dict(parts)
     Saver(tmp_path, running.plan).save(running)
     (entry,) = published(tmp_path)
@@ -244,7 +247,7 @@ def test_whatever_has_a_state_dict_can_be_kept(make_config: Make, tmp_path: Path
     other = running_of(make_config())
     other.parts = {"plain": Part(mean={}), "odd": Part()}
     restore(other, full.read(entry.path), "x")
-    assert other.parts["odd"].state_dict() == {"dtype": torch.float16}
+    assert other.parts["odd"].state_dict() == {"size": torch.Size([2, 3])}
     found = other.parts["plain"].state_dict()["mean"]
     assert torch.equal(found["a.b"], shared)
     assert torch.equal(found["c"], shared[2:4])
@@ -252,6 +255,17 @@ def test_whatever_has_a_state_dict_can_be_kept(make_config: Make, tmp_path: Path
     other.parts["more"] = Part()
     with pytest.raises(clip_core.CheckpointMismatch, match="has no more, which this run needs"):
         restore(other, full.read(entry.path), "x")
+
+
+def test_what_a_thread_writes_does_not_change_with_training() -> None:
+    held = {"size": torch.Size([2]), "deep": [(torch.zeros(2, requires_grad=True), {1, 2})]}
+    kept = alone(held)
+    with torch.no_grad():
+        held["deep"][0][0].fill_(1)
+    held["deep"][0][1].clear()
+    assert kept["size"] == torch.Size([2])
+    assert kept["deep"][0][0].tolist() == [0, 0]
+    assert kept["deep"][0][1] == {1, 2}
 
 
 def test_a_state_of_another_model_or_optimiser_is_refused(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:

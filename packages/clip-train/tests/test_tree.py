@@ -17,6 +17,7 @@ SCALARS = (
     | st.integers()
     | st.floats()
     | st.text(max_size=5)
+    | st.sampled_from([torch.float16, torch.bfloat16, torch.int8])
     | st.integers(0, 9).map(lambda n: torch.full((2, n), n / 7))
 )
 VALUES = st.recursive(

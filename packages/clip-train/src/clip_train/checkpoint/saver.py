@@ -20,7 +20,7 @@ from torch import Tensor
 from clip_core.errors import StorageError
 from clip_train.checkpoint import disk, full, sharded
 from clip_train.checkpoint.manifest import prune, publish, scratch_folder
-from clip_train.checkpoint.state import Snapshot, take
+from clip_train.checkpoint.state import Snapshot, alone, take
 from clip_train.plan import Plan
 from clip_train.trainer import Running
 
@@ -113,6 +113,9 @@ class Saver:
             return
         self._saved_at = time.monotonic()
         background = self._config.save_async
+        if background:
+            # Training changes what the thread writes; tensors of the other parts are copied below.
+            snapshot.foreign = alone(snapshot.foreign)
         copy: Snapshot | None = None
         if self._shards:
             copy = self._shards.collected(snapshot, copy=background)

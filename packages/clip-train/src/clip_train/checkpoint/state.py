@@ -6,6 +6,7 @@ parameter, beside the names, so that another order is found. What this room leav
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import logging
@@ -26,6 +27,7 @@ from clip_train.trainer import Running
 __all__ = [
     "Snapshot",
     "aligned",
+    "alone",
     "fingerprint",
     "is_divided",
     "load_model",
@@ -172,6 +174,18 @@ def is_divided(value: Tensor) -> bool:
 def whole(value: Tensor) -> Tensor:
     """`value` in one piece; every process asks for the same ones in the same order."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def alone(value: Any) -> Any:
+    """A copy of `value` that shares no memory with it; its tensors are on the CPU."""
+    if isinstance(value, Tensor):
+        here = value.detach()
+        return here.to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: alone(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(alone(item) for item in value)
+    return copy.deepcopy(value)
 
 
 def aligned(value: Any, like: Any) -> Any:

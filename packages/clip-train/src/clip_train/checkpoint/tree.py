@@ -35,6 +35,8 @@ def pack(value: Any, tensors: dict[str, Tensor], place: str = "") -> Any:
             place += "~"
         tensors[place] = value.detach()
         return {"tensor": place}
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value).removeprefix("torch.")}
     if isinstance(value, Mapping):
         if not all(type(key) in (str, int) for key in value):
             raise Unpackable(f"{place or 'the state'} has keys that are neither names nor whole numbers")
@@ -59,6 +61,8 @@ def unpack(body: Any, tensors: Mapping[str, Tensor]) -> Any:
         return tensors[held].tolist()
     if kind == "float":
         return float(held)
+    if kind == "dtype":
+        return getattr(torch, held)
     if kind == "dict":
         return {key: unpack(item, tensors) for key, item in held}
     return {"list": list, "tuple": tuple, "set": set}[kind](unpack(item, tensors) for item in held)
