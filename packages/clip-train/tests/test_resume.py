@@ -100,6 +100,12 @@ def test_a_run_goes_on_longer_in_its_folder(make_config: Make) -> None:
     assert (again.steps, again.loss) == (10, result.loss)
 
 
+def test_the_bar_goes_on_where_the_run_does(make_config: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    for epochs in (1, 2):
+        train(make_config(name="mine", epochs=epochs, resume="latest"), progress=True)
+    assert "80.0/80.0" in capsys.readouterr().err
+
+
 def test_an_older_checkpoint_can_be_named_and_newer_ones_are_set_aside(make_config: Make) -> None:
     whole = train(make_config(name="whole", epochs=3))
     checkpoints = whole.folder / "checkpoints"

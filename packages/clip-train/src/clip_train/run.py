@@ -137,7 +137,7 @@ def _train(
         _log.info("run folder %s", folder.path)
         _log.info("clip-train with torch %s on %s, %s", torch.__version__, plan.device, config.run.precision)
         metrics = stack.enter_context(MetricsFile(folder.metrics)) if first else None
-        show = stack.enter_context(_bar(plan, progress))
+        show = stack.enter_context(_bar(running, progress))
         if first and config.logging.copy_codebase:
             folder.copy_code()
         if metrics:
@@ -236,11 +236,13 @@ def _summary(running: Running, recording: Recording, *, finished: bool) -> dict[
 
 
 @contextlib.contextmanager
-def _bar(plan: Plan, wanted: bool) -> Iterator[Callable[[int, float], None]]:
+def _bar(running: Running, wanted: bool) -> Iterator[Callable[[int, float], None]]:
     from tqdm import tqdm
 
-    total = plan.total_steps * plan.global_batch
-    with tqdm(total=total, unit=" samples", unit_scale=True, disable=not wanted, dynamic_ncols=True) as bar:
+    total, seen = running.plan.total_steps * running.plan.global_batch, running.state.samples_seen
+    with tqdm(
+        total=total, initial=seen, unit=" samples", unit_scale=True, disable=not wanted, dynamic_ncols=True
+    ) as bar:
 
         def show(samples: int, loss: float) -> None:
             bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
