@@ -106,3 +106,15 @@ def test_outside_of_the_main_thread_signals_are_left_alone() -> None:
 def test_a_job_of_slurm_is_told_how_it_goes_on() -> None:
     assert "scontrol requeue 12" in how_to_go_on({"SLURM_JOB_ID": "12"})
     assert "scontrol" not in how_to_go_on({})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_leaving_does_not_wait_for_processes_that_were_forked_meanwhile() -> None:
+    """A data worker holds the descriptor that signals are read from, and lives longer than the loop."""
+    with Stopping(seconds=60, environment={}):
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)

@@ -106,6 +106,8 @@ class Stopping:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         reader, writer = self._sockets
+        # Closing would not end the thread's wait: forked data workers hold the descriptor, too.
+        writer.shutdown(socket.SHUT_RDWR)
         writer.close()
         self._thread.join()
         reader.close()

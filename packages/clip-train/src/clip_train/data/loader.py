@@ -142,6 +142,8 @@ def _start_worker(number: int) -> None:
     if hasattr(signal, "SIGUSR1"):
         # So does what a scheduler sends before the time is up.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # A forked worker has the training process's handlers, and the descriptor by which that hears of signals.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
     sys.excepthook = _report
 
