@@ -120,7 +120,7 @@ def test_too_little_shared_memory_is_found(make_config: Make, monkeypatch: pytes
         if free == needed:
             preflight.preflight(plan)
         else:
-            with pytest.raises(ConfigError, match=r"/dev/shm has room .* docker run --shm-size"):
+            with pytest.raises(ConfigError, match=r"/dev/shm has room .*docker run --shm-size"):
                 preflight.preflight(plan)
     preflight.preflight(dataclasses.replace(plan, config=plan.config.replace(workers=0)))
 

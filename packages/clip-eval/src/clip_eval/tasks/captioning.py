@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from clip_core.coca import CoCa
 from clip_core.errors import ConfigError, DataError, ImageError
@@ -118,6 +117,8 @@ def generate_captions(
             ([samples[place] for place in batch] for _, batch in own),
             encoder.workers,
         )
+        from tqdm.auto import tqdm
+
         with tqdm(
             total=len(samples), desc="captions", unit=" images", disable=not (encoder.progress and ranks.first)
         ) as bar:
