@@ -22,9 +22,10 @@ from clip_hub.card.folder import find_epochs
 from clip_hub.card.results import read_curves
 from clip_train import TrainConfig, train
 from clip_train.evaluating.class_folders import open_classes, open_imagenet
-from clip_train.evaluating.turns import Evaluations, epoch_ended_by
+from clip_train.evaluating.turns import Evaluations
 from clip_train.evaluating.validation import Validation, retrieval_metrics
 from clip_train.measuring.split import Split
+from clip_train.plan import Plan
 
 Make = Callable[..., TrainConfig]
 
@@ -188,9 +189,9 @@ def test_epochs_end_where_their_last_sample_is() -> None:
     plan: Any = SimpleNamespace(
         global_batch=8, samples_per_epoch=20, config=SimpleNamespace(optim=SimpleNamespace(epochs=3))
     )
-    assert [epoch_ended_by(plan, step) for step in range(1, 9)] == [None, None, 1, None, 2, None, None, 3]
+    assert [Plan.epoch_ended_by(plan, step) for step in range(1, 9)] == [None, None, 1, None, 2, None, None, 3]
     plan.samples_per_epoch = 3
-    assert [epoch_ended_by(plan, step) for step in (1, 2)] == [2, 3]
+    assert [Plan.epoch_ended_by(plan, step) for step in (1, 2)] == [2, 3]
 
 
 def test_what_cannot_be_evaluated_is_found_before_training(make_config: Make, classes: Path, tmp_path: Path) -> None:

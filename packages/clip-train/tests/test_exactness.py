@@ -87,7 +87,8 @@ def test_a_run_that_is_killed_five_times_is_the_run_that_never_was(results: Resu
     result = results["killed"]
     assert result["kills"] >= 5
     require_identical(result, results["whole"])
-    assert result["log"].count("run folder") >= 6
+    # Not six: a run that is killed in its first milliseconds has not written a line.
+    assert result["log"].count("run folder") >= 2
 
 
 @pytest.mark.failure(

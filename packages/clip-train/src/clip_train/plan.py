@@ -53,6 +53,14 @@ class Plan:
     samples_per_epoch: int
     total_steps: int
 
+    def epoch_ended_by(self, step: int) -> int | None:
+        """The number, from 1, of the epoch whose last sample was in `step` (from 1); None where it ended none.
+
+        A step that ends several gives the last of them.
+        """
+        before, after = ((number * self.global_batch) // self.samples_per_epoch for number in (step - 1, step))
+        return min(after, self.config.optim.epochs) if after > before else None
+
     @property
     def device(self) -> torch.device:
         """Where this process computes."""

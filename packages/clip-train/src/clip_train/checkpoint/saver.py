@@ -73,7 +73,7 @@ class Saver:
         if self._thread is None and self._saved_step is not None and step < self._saved_step:
             # Training went back, which waits for saves in the background: later steps are taken, and saved, again.
             self._saved_step = None
-        epoch = self._epoch_ended_by(step)
+        epoch = self._plan.epoch_ended_by(step)
         last = step == self._plan.total_steps
         frequency = self._config.save_frequency
         stays = last or (epoch is not None and frequency > 0 and epoch % frequency == 0)
@@ -151,12 +151,6 @@ class Saver:
         # Else a process that has failed would be waited for.
         if self._failed and self._plan.world.is_first:
             _log.error("the last save of the run failed: %s", self._last_error)
-
-    def _epoch_ended_by(self, step: int) -> int | None:
-        """The number of the last epoch (from 1) whose samples are all seen after `step`, and were not before."""
-        batch, epoch = self._plan.global_batch, self._plan.samples_per_epoch
-        done, before = step * batch // epoch, (step - 1) * batch // epoch
-        return done if done > before else None
 
     def _write_aside(self, snapshot: Snapshot | None, step: int, stays: bool, started: float) -> None:
         try:

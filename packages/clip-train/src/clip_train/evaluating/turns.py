@@ -37,7 +37,7 @@ from clip_train.parallel import gathered, is_sharded
 from clip_train.plan import Plan
 from clip_train.trainer import Running
 
-__all__ = ["Evaluations", "epoch_ended_by", "open_evaluations"]
+__all__ = ["Evaluations", "open_evaluations"]
 
 _log = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class Evaluations:
             self._evaluate(running)
 
     def _evaluate(self, running: Running) -> None:
-        epoch = epoch_ended_by(self._plan, running.state.steps)
+        epoch = self._plan.epoch_ended_by(running.state.steps)
         if epoch is None:
             return
         self._epoch = epoch
@@ -235,15 +235,6 @@ class Evaluations:
                 "created": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
             },
         )
-
-
-def epoch_ended_by(plan: Plan, step: int) -> int | None:
-    """The number, from 1, of the epoch whose last sample was in `step` (from 1); None where it ended none.
-
-    A step that ends several gives the last of them.
-    """
-    before, after = ((number * plan.global_batch) // plan.samples_per_epoch for number in (step - 1, step))
-    return min(after, plan.config.optim.epochs) if after > before else None
 
 
 def _precision(plan: Plan) -> Precision | None:
