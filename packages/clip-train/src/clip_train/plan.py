@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import multiprocessing
-import os
 
 import torch
 
@@ -18,6 +17,7 @@ from clip_core.errors import ConfigError
 from clip_core.preprocess import build_transform
 from clip_core.towers.token_rows import needs_whole_rows
 from clip_train.config import ObjectiveConfig, TrainConfig
+from clip_train.cores import own_cores
 from clip_train.data.decode import Decoder
 from clip_train.data.loader import Share
 from clip_train.data.ordering import build_order
@@ -103,7 +103,7 @@ def prepare(config: TrainConfig, world: World | None = None) -> Plan:
             total_steps,
             config.optim.lr,
         )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = own_cores()
     if config.data.workers > cores:
         _log.warning("%d workers on %d cores take time from each other (--workers)", config.data.workers, cores)
     if global_batch > len(source):

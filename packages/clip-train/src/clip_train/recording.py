@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from clip_train.cores import own_cores
 from clip_train.measuring.pace import Pace
 from clip_train.measuring.speed import Cost, count_cost, find_peak, peak_memory
 from clip_train.measuring.split import Split, advise, describe
@@ -130,7 +131,7 @@ class Recording:
     def advice(self) -> list[str]:
         """What the split means, in words."""
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = own_cores()
         workers = self._plan.config.data.workers
         return advise(self.split, workers=workers, cores=max(1, cores // here))
 

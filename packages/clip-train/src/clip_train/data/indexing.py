@@ -12,13 +12,13 @@ import dataclasses
 import json
 import logging
 import multiprocessing
-import os
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from clip_train.cores import own_cores
 from clip_train.data.addresses import is_remote
 from clip_train.data.fetching import ShardCache
 from clip_train.data.rows import Rows, Selection, load_rows, save_rows, select
@@ -76,11 +76,10 @@ class Indexer:
         return result
 
     def _several(self, addresses: Sequence[str], ranks: int) -> list[Indexed]:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if any(map(is_remote, addresses)):
             with concurrent.futures.ThreadPoolExecutor(min(_FETCHES, len(addresses))) as threads:
                 return list(threads.map(self.one, addresses))
-        processes = min(cores // ranks, len(addresses) // _FEW)
+        processes = min(own_cores() // ranks, len(addresses) // _FEW)
         if processes < 2:
             return [self.one(address) for address in addresses]
         # As in `loader`: forked where that is safe; what runs there takes no lock of another thread.
