@@ -85,3 +85,24 @@ def test_a_run_ends_when_too_much_cannot_be_used(
     folder = tmp_path / "logs" / "bad"
     assert not (folder / "bundle").exists()
     assert json.loads((folder / "summary.json").read_text())["finished"] is False
+
+
+def test_a_run_that_goes_on_remembers_what_it_has_lost(
+    tmp_path: Path, make: Any, make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = [{**make.pair(n), **({"png": b"no image"} if n % 2 else {})} for n in range(60)]
+    given = {"train_data": str(make.shard(tmp_path / "y.tar", samples)), "batch_size": 10, "lr_scheduler": "const"}
+
+    def stopped(**more: Any) -> tuple[str, int]:
+        """What ends a run of four epochs, and after which step."""
+        with pytest.raises(DataError) as raised:
+            train(make_config(**given, epochs=4, **more))
+        return str(raised.value), len((tmp_path / "logs" / more["name"] / "metrics.jsonl").read_text().splitlines())
+
+    first = train(make_config(**given, name="parts"))
+    lost = json.loads((first.folder / "summary.json").read_text())["skipped_slots"]
+    # One epoch is within the limit, and so would be another one alone.
+    monkeypatch.setattr(bad_data, "LEAST", lost + 12)
+    words, steps = stopped(name="whole")
+    assert 6 < steps < 12
+    assert stopped(name="parts", resume="latest") == (words, steps)

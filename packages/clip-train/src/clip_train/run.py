@@ -87,7 +87,9 @@ def train(config: TrainConfig, *, progress: bool = False) -> RunResult:
         preflight(plan)
         evaluations = world.together(lambda: open_evaluations(plan))
         recording = Recording(plan, find_cost(plan))
-        running = start(plan)
+        limit = BadDataLimit(recording, config.data.max_bad_fraction, plan.global_batch)
+        running = start(plan, record=limit)
+        running.parts["bad_data"] = limit
         if origin is not None:
             world.together(lambda: origin.restore(running))
         path, config = world.first_does(lambda: _create_folder(plan.config, again))
@@ -141,13 +143,13 @@ def _train(
         if first and config.logging.copy_codebase:
             folder.copy_code()
         if metrics:
-            recording.write, recording.sinks = metrics.write, open_sinks(config, folder.path)
+            recording.write = metrics.write
+            recording.sinks = open_sinks(config, folder.path, step=running.state.steps)
             stack.callback(recording.sinks.close)
             if evaluations is not None:
                 evaluations.begin(folder.path, running.state.steps)
                 stack.callback(evaluations.close)
                 evaluations.send = recording.sinks.add
-        running.record = BadDataLimit(recording, config.data.max_bad_fraction, plan.global_batch)
         running.show = show
         saver = Saver(folder.checkpoints, plan, sync_records=metrics.sync if metrics else lambda: None)
         try:

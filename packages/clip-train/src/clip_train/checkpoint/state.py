@@ -47,6 +47,9 @@ _CONFIGURED = frozenset(
     | {"foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay"}
 )
 
+# Parts that the first checkpoints of schema 1 lack; without them a run goes on, and they begin anew.
+_LATER = frozenset({"bad_data"})
+
 
 @dataclasses.dataclass(slots=True)
 class Snapshot:
@@ -149,6 +152,8 @@ def restore(running: Running, held: Snapshot, source: object) -> None:
     for name, value in states["fit"].items():
         setattr(running.state, name, value)
     for name, part in running.parts.items():
+        if name not in states and name in _LATER:
+            continue
         if name not in states:
             raise CheckpointMismatch(f"{source} has no {name}, which this run needs. Go on with the same flags.")
         part.load_state_dict(aligned(states[name], part.state_dict()))

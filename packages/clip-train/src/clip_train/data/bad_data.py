@@ -1,7 +1,9 @@
 """When so many samples cannot be used that a run should not go on: `--max-bad-fraction`.
 
-Every process sees the sums over all of them, so all stop after the same step. What this room leaves out: which samples
-these are (`metrics`), and damage that is found before training (`shards`).
+Every process sees the sums over all of them, so all stop after the same step. The sums are part of a checkpoint
+(`trainer.Running.parts`): a run that is stopped often forgets nothing, and one that goes back to a checkpoint counts
+from there. What this room leaves out: which samples these are (`metrics`), and damage that is found before training
+(`shards`).
 """
 
 from __future__ import annotations
@@ -39,3 +41,11 @@ class BadDataLimit:
                 f"{self._fraction:g} allows. The log names each of them with its reason; look at the data, or allow "
                 "more."
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The slots of all processes that were lost, and all that were seen."""
+        return {"lost": self._lost, "seen": self._seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on from there."""
+        self._lost, self._seen = state_dict["lost"], state_dict["seen"]
