@@ -213,6 +213,11 @@ def test_missing_companions_are_named(bundle, make_classification, tmp_path: Pat
     path.with_suffix(".samples.jsonl").write_text('{"index": 0}\n')
     with pytest.raises(DataError, match="not the samples of a record"):
         render_report(tmp_path / "results")
+    samples = path.with_suffix(".samples.jsonl")
+    samples.rename(tmp_path / "elsewhere.jsonl")
+    samples.symlink_to(tmp_path / "elsewhere.jsonl")
+    with pytest.raises(DataError, match="a link, so not the samples"):
+        render_report(tmp_path / "results")
 
 
 def test_only_pictures_of_the_record_are_embedded(bundle, make_classification, tmp_path: Path, png) -> None:

@@ -1,6 +1,6 @@
-"""The tensors that stand beside a record, in safetensors: what each query scored, and whatever a task wants kept.
+"""What stands beside a record: what each query scored, whatever tensors a task wants kept, and the samples' lines.
 
-Shapes: Q queries. What is not here: the samples' lines and the pictures.
+Shapes: Q queries. What is not here: the pictures.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from clip_core.errors import DataError
-from clip_eval.tasks.result import Outcomes
+from clip_eval.tasks.result import Answer, Outcomes, SampleResult
 
-__all__ = ["read_outcomes", "read_tensors", "write_outcomes", "write_tensors"]
+__all__ = ["read_outcomes", "read_samples", "read_tensors", "write_outcomes", "write_tensors"]
 
 _VALUES, _CLUSTERS, _OWNERS = "values/", "clusters/", "clusters"
 
@@ -81,3 +81,23 @@ def read_outcomes(path: Path) -> dict[str, Outcomes]:
         if entry.values.shape != entry.clusters.shape or entry.values.ndim != 1:
             raise DataError(f"{path}: {name} has {tuple(entry.values.shape)} values for other clusters.")
     return found
+
+
+def read_samples(path: Path) -> list[SampleResult]:
+    """One entry for each line, so for each image; `DataError` where the file is missing or damaged."""
+    samples = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                data = json.loads(line)
+                answers = tuple(Answer(**answer) for answer in data.pop("answers"))
+                sample = SampleResult(answers=answers, truth=tuple(data.pop("truth")), **data)
+                if type(sample.index) is not int or sample.index < 0:
+                    raise ValueError(f"index is {sample.index!r}, not a whole number from 0")
+                for answer in sample.answers:
+                    if type(answer.similarity) not in (int, float):
+                        raise ValueError(f"similarity is {answer.similarity!r}, not a number")
+                samples.append(sample)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(f"{path}: not the samples of a record ({error!r}). Run the evaluation again.") from error
+    return samples

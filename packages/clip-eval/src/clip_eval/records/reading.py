@@ -14,10 +14,10 @@ from torch import Tensor
 
 from clip_core.errors import DataError
 from clip_eval.metrics import Metric
-from clip_eval.records.companions import read_outcomes, read_tensors
+from clip_eval.records.companions import read_outcomes, read_samples, read_tensors
 from clip_eval.records.facts import prompt_facts
 from clip_eval.records.record import SCHEMA
-from clip_eval.tasks.result import Answer, Outcomes, SampleResult
+from clip_eval.tasks.result import Outcomes, SampleResult
 from clip_hub.hashes import sha256_of
 
 __all__ = ["SavedRecord", "find_record", "is_record", "load_record", "parse_json", "read_records"]
@@ -79,17 +79,7 @@ class SavedRecord(NamedTuple):
 
     def samples(self) -> list[SampleResult]:
         """One entry per image; `DataError` for a missing or damaged file."""
-        path = self._companion("samples.jsonl")
-        samples = []
-        try:
-            with path.open(encoding="utf-8") as file:
-                for line in file:
-                    data = json.loads(line)
-                    answers = tuple(Answer(**answer) for answer in data.pop("answers"))
-                    samples.append(SampleResult(answers=answers, truth=tuple(data.pop("truth")), **data))
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{path}: not the samples of a record ({error!r}). Run the evaluation again.") from error
-        return samples
+        return read_samples(self._companion("samples.jsonl"))
 
     def outcomes(self) -> dict[str, Outcomes]:
         """What each query scored, by metric; empty for a record that has none, `DataError` for a damaged file."""

@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import base64
-import json
 from pathlib import Path
 
 from clip_core.errors import DataError
-from clip_eval.tasks.result import Answer, SampleResult
+from clip_eval.records.companions import read_samples
+from clip_eval.tasks.result import SampleResult
 
-__all__ = ["data_uri", "read_samples"]
+__all__ = ["data_uri", "own_samples"]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def read_samples(record: Path) -> list[SampleResult]:
-    """The lines of `<name>.samples.jsonl` beside the record; `DataError` where it is missing or damaged."""
+def own_samples(record: Path) -> list[SampleResult]:
+    """The lines of `<name>.samples.jsonl` beside the record; `DataError` where it is missing, damaged or a link."""
     path = record.with_suffix(".samples.jsonl")
     if path.resolve().parent != path.parent.resolve():
         raise DataError(f"{path}: a link, so not the samples of this record. Run the evaluation again.")
-    samples = []
-    try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                data = json.loads(line)
-                answers = tuple(Answer(**answer) for answer in data.pop("answers"))
-                sample = SampleResult(answers=answers, truth=tuple(data.pop("truth")), **data)
-                if type(sample.index) is not int or sample.index < 0:
-                    raise ValueError(f"index is {sample.index!r}, not a whole number from 0")
-                for answer in sample.answers:
-                    if type(answer.similarity) not in (int, float):
-                        raise ValueError(f"similarity is {answer.similarity!r}, not a number")
-                samples.append(sample)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"{path}: not the samples of a record ({error!r}). Run the evaluation again.") from error
-    return samples
+    return read_samples(path)
 
 
 def data_uri(record: Path, index: int) -> str:

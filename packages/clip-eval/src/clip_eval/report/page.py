@@ -10,13 +10,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from clip_core.errors import ConfigError
 from clip_eval.__about__ import __version__
 from clip_eval.records import read_records
 from clip_eval.report.calibration import reliability
 from clip_eval.report.classes import class_table, confusions, matrix
 from clip_eval.report.differences import duels
-from clip_eval.report.files import read_samples
+from clip_eval.report.files import own_samples
 from clip_eval.report.groups import group_tables
 from clip_eval.report.numbers import INTERVALS, amount, percent, span
 from clip_eval.report.others import other_columns
@@ -27,6 +26,7 @@ from clip_eval.report.results import Board, Result, boards, damaged, models_of, 
 from clip_eval.report.robustness import shifts
 from clip_eval.report.summary import averages, flags, headlines, score_rows, summary_rows, tie_notes
 from clip_eval.report.training import training_facts
+from clip_eval.report.writing import write_page
 from clip_eval.training_log import read_training
 
 __all__ = ["render_report", "write_report"]
@@ -58,14 +58,7 @@ def write_report(
         DataError: a folder without records, or damaged files.
         ConfigError: `output` cannot be written.
     """
-    page = render_report(results, training=training, title=title, others=others)
-    path = Path(output)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: the report cannot be written ({error.strerror}). Choose another file.") from error
-    return path
+    return write_page(render_report(results, training=training, title=title, others=others), output)
 
 
 def render_report(
@@ -125,7 +118,7 @@ def render_report(
 
 def _look(result: Result, most: int) -> dict[str, Any]:
     """What the templates say about one record beyond its numbers."""
-    samples = read_samples(result.path)
+    samples = own_samples(result.path)
     details = result.details
     with damaged(result.path):
         return {

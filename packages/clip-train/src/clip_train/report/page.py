@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_core.errors import ClipError, ConfigError
+from clip_eval.report.writing import write_page
 from clip_train.__about__ import __version__
 from clip_train.measuring.split import LOOP, READING, Split
 from clip_train.recording import duration
@@ -39,14 +40,7 @@ def write_report(folders: Sequence[str | PathLike[str]], output: str | PathLike[
     Raises `DataError` for a folder that holds no run, `ConfigError` for another number of runs, or where `output`
     cannot be written.
     """
-    page = render_report(folders)
-    path = Path(output)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: the report cannot be written ({error.strerror}). Choose another file.") from error
-    return path
+    return write_page(render_report(folders), output)
 
 
 def render_report(folders: Sequence[str | PathLike[str]]) -> str:
