@@ -40,7 +40,7 @@ class Kept:
 
 def test_a_run_says_where_its_time_went(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Kept()
-    monkeypatch.setattr("clip_train.run.open_sinks", lambda config, folder: Sinks({"kept": kept}))
+    monkeypatch.setattr("clip_train.run.open_sinks", lambda *given, **named: Sinks({"kept": kept}))
     monkeypatch.setattr(recording, "_peak_of", lambda plan: 1e12)
     result = train(
         make_config(name="mine", epochs=2, log_every_n_steps=3, log_metric_every_n_steps=4, copy_codebase=True)
@@ -73,6 +73,7 @@ def test_a_run_says_where_its_time_went(make_config: Make, monkeypatch: pytest.M
     assert [step for step in kept.sent if step > 0] == [4, 8, 10]
     assert kept.sent[4]["train/loss"] == lines[3]["loss"]
     assert kept.sent[8]["train/scale"] == lines[7]["logit_scale"]
+    assert kept.sent[8]["train/contrastive_loss"] == kept.sent[8]["train/loss"]
     assert -1 in kept.sent
     assert (result.folder / "code" / "clip_train" / "recording.py").is_file()
 

@@ -6,7 +6,7 @@ import logging
 import math
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,25 @@ def test_tensorboard_has_what_was_sent(make_config: Make, tmp_path: Path) -> Non
     assert set(held.Tags()["scalars"]) == {"train/loss", "train/lr", "val/image_to_text_R@1"}
     found = [(event.step, event.value) for event in held.Scalars("train/loss")]
     assert found == [(1, 4.0), (2, 2.0), (3, pytest.approx(4 / 3))]
+
+
+def test_tensorboard_shows_each_step_once_where_a_run_goes_on_or_back(make_config: Make, tmp_path: Path) -> None:
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = make_config(name="mine", report_to="tensorboard")
+
+    def sent(going_on_from: int, steps: Sequence[int], value: float) -> list[tuple[int, float]]:
+        opened = open_sinks(config, tmp_path, step=going_on_from)
+        for step in steps:
+            opened.add({"train/loss": value + step / 100}, step)
+        opened.close()
+        held = loader.EventAccumulator(str(tmp_path / "tensorboard"))
+        held.Reload()
+        return [(event.step, round(event.value, 4)) for event in held.Scalars("train/loss")]
+
+    assert sent(0, (2, 4, 6), 1.0) == [(2, 1.02), (4, 1.04), (6, 1.06)]
+    # Saved after step 4; in the last one the guard takes the run back to 4.
+    assert sent(4, (6,), 2.0) == [(2, 1.02), (4, 1.04), (6, 2.06)]
+    assert sent(6, (8, 6, 8), 3.0) == [(2, 1.02), (4, 1.04), (6, 3.06), (8, 3.08)]
 
 
 def test_wandb_offline_keeps_a_run(make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

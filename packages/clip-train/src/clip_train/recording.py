@@ -110,7 +110,7 @@ class Recording:
         number, logging_config = record["step"], plan.config.logging
         last = number == plan.total_steps
         if number % logging_config.log_metric_every_n_steps == 0 or last:
-            self.sinks.add({name: record[own] for name, own in _SENT.items() if own in record}, number)
+            self.sinks.add(_sent(record, plan.world.size), number)
         if number % logging_config.log_every_n_steps == 0 or number == 1 or last:
             _log.info("%s", self._line(record, achieved))
             self._since = Split()
@@ -176,6 +176,16 @@ class Recording:
         parts.append(f"{peak_memory(plan.device) / 1e9:.2f} GB")
         left = (plan.total_steps - number) * plan.global_batch / speed
         return ", ".join([*parts, f"{duration(left)} left"])
+
+
+def _sent(record: Mapping[str, Any], processes: int) -> dict[str, float]:
+    """The numbers of a record under open_clip's names; a loss of one part is its own part there."""
+    parts = {f"train/{name}": value for name, value in record.items() if name.endswith("_loss")}
+    return {
+        **{name: record[own] for name, own in _SENT.items() if own in record},
+        "train/samples_per_second_per_gpu": record["samples_per_second"] / processes,
+        **(parts or {"train/contrastive_loss": record["loss"]}),
+    }
 
 
 def find_cost(plan: Plan) -> Cost | None:

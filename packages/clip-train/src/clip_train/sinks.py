@@ -1,8 +1,10 @@
 """Where numbers can be sent beside `metrics.jsonl`: tensorboard, wandb, trackio. None of them may end a training.
 
 Names are open_clip's ("train/loss", "val/image_to_text_R@1"), the step is the optimiser's. A sink that is not
-installed, has no login or loses its network is named in the log, once, and gets nothing more. What this room leaves
-out: what is sent, and how often (`recording`).
+installed, has no login or loses its network is named in the log, once, and gets nothing more. A run that goes on does
+so in the same run of each service. Steps that are taken once more, after a checkpoint or going back, replace the first
+ones in tensorboard; wandb keeps the first and trackio both. What this room leaves out: what is sent, and how often
+(`recording`).
 """
 
 from __future__ import annotations
@@ -62,12 +64,15 @@ class Sinks:
             del self._sinks[name]
 
 
-def open_sinks(config: TrainConfig, folder: Path) -> Sinks:
-    """Those that `--report-to` names and that can be had; of the others the log says why not."""
+def open_sinks(config: TrainConfig, folder: Path, *, step: int = 0) -> Sinks:
+    """Those that `--report-to` names and that can be had; of the others the log says why not.
+
+    step: where the run stands that goes on in `folder`; what was sent of later ones is history.
+    """
     found: dict[str, Sink] = {}
     for name in config.logging.sinks:
         try:
-            found[name] = _OPENERS[name](config, folder)
+            found[name] = _OPENERS[name](config, folder, step)
         except (Exception, SystemExit) as error:
             _say(name, error)
     return Sinks(found)
@@ -82,13 +87,23 @@ def _say(name: str, error: BaseException) -> None:
 
 
 class _Tensorboard:
-    def __init__(self, config: TrainConfig, folder: Path) -> None:
+    def __init__(self, config: TrainConfig, folder: Path, step: int) -> None:
         # torch's own writer needs the package; asked first, it is what the error names where it is missing.
         importlib.import_module("tensorboard")
+        self._folder, self._step = str(folder / "tensorboard"), step
+        self._writer = self._open()
+
+    def _open(self) -> Any:
+        """A writer that takes back what an earlier one wrote of the steps from the next one on."""
         writer: Any = importlib.import_module("torch.utils.tensorboard")
-        self._writer = writer.SummaryWriter(str(folder / "tensorboard"))
+        return writer.SummaryWriter(self._folder, purge_step=self._step + 1)
 
     def add(self, values: Mapping[str, float], step: int) -> None:
+        if step < self._step:
+            self._writer.close()
+            self._step = step - 1
+            self._writer = self._open()
+        self._step = step
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
@@ -97,7 +112,7 @@ class _Tensorboard:
 
 
 class _Wandb:
-    def __init__(self, config: TrainConfig, folder: Path) -> None:
+    def __init__(self, config: TrainConfig, folder: Path, step: int) -> None:
         wandb = importlib.import_module("wandb")
         offline = os.environ.get("WANDB_MODE", "online") != "online"
         if not offline and not wandb.login(prompt=False):
@@ -123,7 +138,7 @@ class _Wandb:
 
 
 class _Trackio:
-    def __init__(self, config: TrainConfig, folder: Path) -> None:
+    def __init__(self, config: TrainConfig, folder: Path, step: int) -> None:
         self._trackio: types.ModuleType = importlib.import_module("trackio")
         self._trackio.init(
             project=config.logging.wandb_project_name,
@@ -139,7 +154,7 @@ class _Trackio:
         self._trackio.finish()
 
 
-_OPENERS: dict[str, Callable[[TrainConfig, Path], Sink]] = {
+_OPENERS: dict[str, Callable[[TrainConfig, Path, int], Sink]] = {
     "tensorboard": _Tensorboard,
     "wandb": _Wandb,
     "trackio": _Trackio,
