@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import multiprocessing
 import os
 import runpy
@@ -119,6 +120,30 @@ def make_retrieval(tmp_path: Path) -> MakeDataset:
         )
         (folder / "dataset_type.txt").write_bytes(b"retrieval\n")
         (folder / "test" / "nshards.txt").write_bytes(b"1\n")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def make_people(tmp_path: Path) -> MakeDataset:
+    """Writes a set that asks for hat (2 classes) and age (3); `test=6, train=24` are its splits and their sizes."""
+
+    def make(about: bool = True, **splits: int) -> Path:
+        folder = tmp_path / "people"
+        for split, count in (splits or {"test": 6}).items():
+            (folder / split).mkdir(parents=True)
+            with webdataset.TarWriter(str(folder / split / "0.tar"), encoder=False, mtime=0) as shard:
+                for number in range(count):
+                    answers = io.BytesIO()
+                    np.save(answers, np.asarray([number % 2, 2 - number % 3]))
+                    members = {"png": make_png(number), "cls": b"0", "npy": answers.getvalue()}
+                    shard.write({"__key__": f"s{number}", **members})
+            (folder / split / "nshards.txt").write_text("1\n")
+        (folder / "classnames.txt").write_text("hat:none\nhat:some\nage:young\nage:middle\nage:old\n")
+        (folder / "zeroshot_classification_templates.txt").write_text("hat:a person with {c} hat\nage:a {c} person\n")
+        if about:
+            (folder / "about.json").write_text(json.dumps({"metadata_fields": ["hat", "age"]}))
         return folder
 
     return make

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-import webdataset
 
 import clip_core
 from clip_eval.cli import main
@@ -151,18 +148,10 @@ def test_an_output_that_cannot_be_written_is_found_before_the_evaluation(tmp_pat
     assert "taken cannot be written" in capsys.readouterr().err
 
 
-def test_dry_run_names_every_question_of_a_set_and_counts_its_images_once(model: Path, tmp_path, capsys, png) -> None:
-    folder = tmp_path / "people"
-    (folder / "test").mkdir(parents=True)
-    with webdataset.TarWriter(str(folder / "test" / "0.tar")) as shard:
-        for number in range(6):
-            answers = io.BytesIO()
-            np.save(answers, np.asarray([number % 2, 2 - number % 3]))
-            shard.write({"__key__": f"s{number}", "png": png(number), "cls": b"0", "npy": answers.getvalue()})
-    (folder / "test" / "nshards.txt").write_text("1\n")
-    (folder / "classnames.txt").write_text("hat:none\nhat:some\nage:young\nage:middle\nage:old\n")
-    (folder / "zeroshot_classification_templates.txt").write_text("hat:a person with {c} hat\nage:a {c} person\n")
-    (folder / "about.json").write_text(json.dumps({"metadata_fields": ["hat", "age"]}))
+def test_dry_run_names_every_question_of_a_set_and_counts_its_images_once(
+    model: Path, tmp_path, capsys, make_people
+) -> None:
+    folder = make_people()
     assert main(["run", str(folder), "--model", str(model), "--output", str(tmp_path / "out"), "--dry-run"]) == 0
     lines = [re.sub(" +", " ", line) for line in capsys.readouterr().out.splitlines()]
     assert lines[1].startswith("people (hat) classification 6 2 classes, 1 prompts each ")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import webdataset
 
 import clip_core
 from clip_core import Bundle
@@ -137,20 +134,8 @@ def test_doubled_words_of_ones_own_are_refused_unless_allowed(
     assert record.result.details["duplicate_classnames"][0]["name"] == "un"  # type: ignore[union-attr]
 
 
-def test_every_question_of_a_set_of_ones_own_is_asked(
-    encoder: Encoder, png: Callable[..., bytes], tmp_path: Path
-) -> None:
-    folder = tmp_path / "people"
-    for split, count in (("test", 6), ("train", 24)):
-        (folder / split).mkdir(parents=True)
-        with webdataset.TarWriter(str(folder / split / "0.tar")) as shard:
-            for number in range(count):
-                answers = io.BytesIO()
-                np.save(answers, np.asarray([number % 2, 2 - number % 3]))
-                shard.write({"__key__": f"s{number}", "png": png(number), "cls": b"0", "npy": answers.getvalue()})
-        (folder / split / "nshards.txt").write_text("1\n")
-    (folder / "classnames.txt").write_text("hat:none\nhat:some\nage:young\nage:middle\nage:old\n")
-    (folder / "zeroshot_classification_templates.txt").write_text("hat:a person with {c} hat\nage:a {c} person\n")
+def test_every_question_of_a_set_of_ones_own_is_asked(encoder: Encoder, make_people: Make, tmp_path: Path) -> None:
+    folder = make_people(about=False, test=6, train=24)
     with pytest.raises(DataError, match="metadata_fields"):
         list(run(encoder, select([str(folder)]), Wanted(), model_name="m"))
     (folder / "about.json").write_text(json.dumps({"metadata_fields": ["hat", "age"]}))
@@ -257,20 +242,10 @@ def test_what_the_command_line_cannot_do_is_said(
 
 
 def test_every_question_of_a_set_has_a_file_of_clip_benchmark(
-    bundle: Bundle, png: Callable[..., bytes], tmp_path: Path, capsys: Any
+    bundle: Bundle, make_people: Make, tmp_path: Path, capsys: Any
 ) -> None:
     clip_core.save(bundle, tmp_path / "weights")
-    folder = tmp_path / "people"
-    (folder / "test").mkdir(parents=True)
-    with webdataset.TarWriter(str(folder / "test" / "0.tar")) as shard:
-        for number in range(6):
-            answers = io.BytesIO()
-            np.save(answers, np.asarray([number % 2, 2 - number % 3]))
-            shard.write({"__key__": f"s{number}", "png": png(number), "cls": b"0", "npy": answers.getvalue()})
-    (folder / "test" / "nshards.txt").write_text("1\n")
-    (folder / "classnames.txt").write_text("hat:none\nhat:some\nage:young\nage:middle\nage:old\n")
-    (folder / "zeroshot_classification_templates.txt").write_text("hat:a person with {c} hat\nage:a {c} person\n")
-    (folder / "about.json").write_text(json.dumps({"metadata_fields": ["hat", "age"]}))
+    make_people()
     words = ["--dataset", "people", "--model", "tiny", "--pretrained", str(tmp_path / "weights")]
     assert benchmark(tmp_path, *words) == 0
     files = sorted(tmp_path.glob("people*.json"))
