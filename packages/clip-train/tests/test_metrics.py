@@ -103,3 +103,38 @@ def test_the_account_counts_slots_and_samples_and_names_each_sample_once(
     assert summary["skipped_by_shard"] == {source.groups[0]: 1, source.groups[1]: 1}
     assert summary["skipped"] == {source.label(2): "torn", source.label(30): "blank"}
     assert (summary["samples"], summary["truncated_captions"]) == (40, 2)
+
+
+def test_many_bad_samples_are_not_as_many_lines(caplog: pytest.LogCaptureFixture) -> None:
+    class Bad:
+        groups = tuple(f"{number}.tar" for number in range(200))
+
+        def group(self, index: int) -> int:
+            return index // 500
+
+        def label(self, index: int) -> str:
+            return f"{self.groups[self.group(index)]}:{index}"
+
+        def __len__(self) -> int:
+            return 10**5
+
+        def facts(self) -> dict[str, int]:
+            return {}
+
+    account = SampleAccount(Bad())  # type: ignore[arg-type]
+    empty = torch.empty(0)
+    with caplog.at_level(logging.WARNING, "clip_train"):
+        for first in range(0, 10**5, 5000):
+            bad = [Skipped(index, "torn") for index in range(first, first + 5000)]
+            account.add(Batch(empty, empty, empty, bad, []))
+        account.say()
+    assert len(caplog.records) < 2000
+    assert "skipped 199.tar" not in caplog.text
+    assert caplog.text.count("skipped 7.tar:") == 10
+    assert "more samples of 7.tar that are skipped are counted, not named" in caplog.text
+    said = caplog.records[-1].getMessage()
+    assert "100000 different samples could not be used, 100000 times; of 0.tar 500, " in said
+    assert "and 195 more; summary.json names them all" in said
+    summary = account.summary()
+    assert len(summary["skipped"]) == 10**5
+    assert summary["skipped_by_shard"] == dict.fromkeys(Bad.groups, 500)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from clip_core.errors import DataError, ImageError
+from clip_train.data import shards
 from clip_train.data.shards import ShardSource, expand_shards
 
 
@@ -113,3 +114,22 @@ def test_a_shard_that_is_gone_ends_the_run(tmp_path: Path, make: Any) -> None:
     with pytest.raises(DataError, match="no such file any more") as caught:
         source.read(3)
     assert not isinstance(caught.value, ImageError)
+
+
+def test_many_shards_that_lack_something_are_not_as_many_lines(
+    tmp_path: Path, make: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shards, "_NAMED", 2)
+    lacking = {"__key__": "lacking", "png": b"x"}
+    paths = [make.shard(tmp_path / f"{n}.tar", [make.pair(n), lacking]) for n in range(5)]
+    source = ShardSource("::".join(map(str, paths)))
+    assert source.facts()["left_out_by_shard"] == {str(path): 1 for path in paths}
+    assert [f"{path}: left out 1 of 2" in caplog.text for path in paths] == [True, True, False, False, False]
+    assert "left out 5 samples of 5 shards, which summary.json names" in caplog.text
+    caplog.clear()
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:1500])
+    source = ShardSource("::".join(map(str, paths)), max_bad_fraction=1.0)
+    assert len(source.facts()["damaged_shards"]) == 5
+    assert caplog.text.count(": damaged, ") == 2
+    assert "5 shards are damaged, which summary.json names" in caplog.text

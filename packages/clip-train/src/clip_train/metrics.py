@@ -24,6 +24,9 @@ __all__ = ["MetricsFile", "RecordFile", "SampleAccount"]
 
 _log = logging.getLogger(__name__)
 
+# How many bad samples a process names in its log, and of one shard; and how many shards it names at the end.
+_NAMED, _NAMED_OF_A_SHARD, _WORST = 1000, 10, 5
+
 
 class RecordFile:
     """Appends lines to a file, whole ones alone; what cannot be written waits for the next one."""
@@ -109,10 +112,14 @@ class MetricsFile:
 
 
 class SampleAccount:
-    """Sums what the batches report, so that no sample is lost without a count and a name."""
+    """Sums what the batches report, so that no sample is lost without a count and a name.
+
+    The summary names all of them; the log the first of each shard, and at most so many that it can still be read.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._named, self._say_at = 0, 2 * _NAMED
         self._bad: dict[int, str] = {}
         self._bad_by_group: Counter[int] = Counter()
         self._truncated: set[int] = set()
@@ -122,15 +129,48 @@ class SampleAccount:
         """How often a caption was cut to the context length."""
 
     def add(self, batch: Batch) -> None:
-        """Take over the account of `batch`; names each bad sample in the log when it is first met."""
+        """Take over the account of `batch`; bad samples are named in the log when they are first met."""
         self.skipped_slots += len(batch.skipped)
         self.truncated_slots += len(batch.truncated)
         self._truncated.update(batch.truncated)
         for index, reason in batch.skipped:
-            if index not in self._bad:
-                self._bad[index] = reason
-                self._bad_by_group[self._source.group(index)] += 1
-                _log.warning("skipped %s: %s", self._source.label(index), reason)
+            if self._note(index, reason):
+                self._name(index, reason)
+
+    def _note(self, index: int, reason: str) -> bool:
+        """Whether the sample was not known before."""
+        if index in self._bad:
+            return False
+        self._bad[index] = reason
+        self._bad_by_group[self._source.group(index)] += 1
+        return True
+
+    def _name(self, index: int, reason: str) -> None:
+        """Say of a sample that was just noted that it is bad, unless so much was said already."""
+        total, group = len(self._bad), self._source.group(index)
+        of_group = self._bad_by_group[group]
+        if self._named < _NAMED and of_group <= _NAMED_OF_A_SHARD:
+            self._named += 1
+            _log.warning("skipped %s: %s", self._source.label(index), reason)
+            if of_group == _NAMED_OF_A_SHARD:
+                _log.warning("more samples of %s that are skipped are counted, not named", self._source.groups[group])
+        elif total >= self._say_at:
+            _log.warning("skipped %d different samples so far", total)
+            self._say_at = 2 * total
+
+    def say(self) -> None:
+        """Sum up in the log how many it were, and in which shards most."""
+        if not self._bad:
+            return
+        shards = self._bad_by_group.most_common(_WORST)
+        rest = len(self._bad_by_group) - len(shards)
+        _log.warning(
+            "%d different samples could not be used, %d times; of %s%s; summary.json names them all",
+            len(self._bad),
+            self.skipped_slots,
+            ", ".join(f"{self._source.groups[group]} {count}" for group, count in shards),
+            f" and {rest} more" if rest else "",
+        )
 
     def findings(self) -> dict[str, Any]:
         """What this process met, for another one to `merge`, or for a checkpoint."""
@@ -144,9 +184,7 @@ class SampleAccount:
     def merge(self, findings: dict[str, Any]) -> None:
         """Add what another process met; its own findings once more change no set, and must not be added."""
         for index, reason in findings["bad"].items():
-            if index not in self._bad:
-                self._bad[index] = reason
-                self._bad_by_group[self._source.group(index)] += 1
+            self._note(index, reason)
         self._truncated.update(findings["truncated"])
         self.skipped_slots += findings["skipped_slots"]
         self.truncated_slots += findings["truncated_slots"]

@@ -178,6 +178,7 @@ def _write_summary(running: Running, folder: RunFolder, recording: Recording, *,
     # Where the run was cut short the other processes may be gone: only what this one knows.
     if running.plan.world.is_first:
         recording.say()
+        running.account.say()
         _leave_words(folder, _summary(running, recording, finished=finished))
 
 
@@ -193,6 +194,8 @@ def _finish(running: Running, config: TrainConfig, folder: RunFolder, recording:
     if plan.world.size > 1:
         recording.pace.compare(running)
     recording.say()
+    if plan.world.is_first:
+        running.account.say()
     summary = _summary(running, recording, finished=True)
     leave_bundles(running, folder)
     plan.world.first_does(lambda: _leave_words(folder, summary))

@@ -38,8 +38,8 @@ class BadDataLimit:
         if self._lost > max(LEAST, self._fraction * self._seen):
             raise DataError(
                 f"{self._lost} of {self._seen} samples could not be used, more than --max-bad-fraction "
-                f"{self._fraction:g} allows. The log names each of them with its reason; look at the data, or allow "
-                "more."
+                f"{self._fraction:g} allows. The log names the first of each shard with their reasons; look at the "
+                "data, or allow more."
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -32,6 +32,9 @@ __all__ = ["ShardSource", "expand_shards"]
 
 _log = logging.getLogger(__name__)
 
+# So many shards of which something is wrong are named in the log, each for damage and for what they lack.
+_NAMED = 100
+
 
 class ShardSource:
     """The samples of all shards that `pattern` names; see `source.Source`."""
@@ -87,7 +90,8 @@ class ShardSource:
         if shard.damage:
             self.damaged[address] = {"damage": list(shard.damage), "lost": shard.lost}
             lost = "an unknown number of" if shard.lost is None else shard.lost
-            _log.warning("%s: damaged, %s samples are lost: %s", address, lost, "; ".join(shard.damage))
+            if len(self.damaged) <= _NAMED:
+                _log.warning("%s: damaged, %s samples are lost: %s", address, lost, "; ".join(shard.damage))
         elif not len(rows) and not rows.filtered:
             held = ", ".join("." + extension for extension in sorted(shard.extensions)) or "nothing"
             raise DataError(
@@ -96,13 +100,14 @@ class ShardSource:
             )
         if rows.lacking:
             self.left_out[address] = rows.lacking
-            _log.warning(
-                "%s: left out %d of %d samples without an image or a caption; the first is %r",
-                address,
-                rows.lacking,
-                rows.held,
-                rows.lacks,
-            )
+            if len(self.left_out) <= _NAMED:
+                _log.warning(
+                    "%s: left out %d of %d samples without an image or a caption; the first is %r",
+                    address,
+                    rows.lacking,
+                    rows.held,
+                    rows.lacks,
+                )
         if rows.filtered:
             self.filtered[address] = rows.filtered
         shift = len(self._keys)
@@ -116,6 +121,11 @@ class ShardSource:
         self._caption_size += rows.caption_size
 
     def _check(self, max_bad_fraction: float) -> None:
+        if len(self.left_out) > _NAMED:
+            total = sum(self.left_out.values())
+            _log.warning("left out %d samples of %d shards, which summary.json names", total, len(self.left_out))
+        if len(self.damaged) > _NAMED:
+            _log.warning("%d shards are damaged, which summary.json names", len(self.damaged))
         reasons: Counter[str] = Counter()
         for counts in self.filtered.values():
             reasons.update(counts)
