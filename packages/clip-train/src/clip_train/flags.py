@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
 from clip_core.errors import ConfigError, nearest
-from clip_eval.processes import find_place
 from clip_train.__about__ import __version__
 from clip_train.beginnings import complete
 from clip_train.config import AugmentConfig, KeyValues, TrainConfig, groups
@@ -87,7 +86,7 @@ def read(arguments: Sequence[str]) -> Given:
     shared = not any({"batch_size", "accum_freq"} & set(stated) for _, stated in over)
     fields: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    first = [("recipe", recipe.fields(find_place().size if shared else None))] if recipe else []
+    first = [("recipe", recipe.fields(_processes() if shared else None))] if recipe else []
     for origin, stated in (*first, *over):
         fields.update(stated)
         origins.update(dict.fromkeys(stated, origin))
@@ -96,6 +95,13 @@ def read(arguments: Sequence[str]) -> Given:
     # open_clip's default, on which commands in its README rely.
     fields.setdefault("model", "RN50")
     return Given(fields, origins, output, recipe, tuple(not_needed))
+
+
+def _processes() -> int:
+    """How many processes the launcher started; imported here because the evaluation of models comes with it."""
+    from clip_eval.processes import find_place
+
+    return find_place().size
 
 
 def build_parser() -> argparse.ArgumentParser:
