@@ -74,10 +74,16 @@ def test_every_layout_has_the_same_model(tmp_path: Path) -> None:
     image = theirs.visual_projection(theirs.vision_model(pictures).pooler_output)
     torch.testing.assert_close(image, expected, atol=1e-5, rtol=0)
 
-    import timm
 
+@torch.no_grad()
+def test_the_image_tower_is_timms(tmp_path: Path) -> None:
+    # Those before take every file of a folder for a pickle.
+    timm = pytest.importorskip("timm", minversion="1.0.26")
+    (run,) = fine_tunes(tmp_path / "runs", 1)
+    bundle = clip_core.load(run)
+    pictures = torch.stack([bundle.preprocess(picture) for picture in fixed_pictures(32, 32)])
     tower = timm.create_model(f"local-dir:{convert(run, tmp_path / 'timm', 'timm')}", pretrained=True).eval()
-    torch.testing.assert_close(tower(pictures), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(tower(pictures), bundle.model.encode_image(pictures), atol=1e-5, rtol=0)
 
 
 def test_the_dtype_is_kept_unless_another_is_asked_for(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def export(
         folder: where; its parents are made.
         layout: "open_clip" for `open_clip.create_model_and_transforms("local-dir:FOLDER")`, "transformers" for
             `CLIPModel` or `SiglipModel.from_pretrained(FOLDER)` with its processor, "timm" for the image tower alone,
-            `timm.create_model("local-dir:FOLDER", pretrained=True)`. `load` reads the first two back.
+            `timm.create_model("local-dir:FOLDER", pretrained=True)` (1.0.26 or later). `load` reads the first two back.
         overwrite: replace an export in the same layout. A folder that holds anything else is never replaced.
 
     Raises:
