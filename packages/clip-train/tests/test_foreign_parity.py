@@ -6,6 +6,7 @@ Room: `clip_train.checkpoint.foreign`.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,7 @@ def test_a_run_goes_on_from_the_file(make_config: Make, theirs: tuple[Path, nn.M
         (lambda content: content.pop("optimizer"), "it holds no optimiser"),
         (lambda content: content["optimizer"]["param_groups"][0]["params"].pop(), "other parameters or groups"),
         (lambda content: content["optimizer"]["state"][0].pop("exp_avg"), "its optimiser is another"),
+        (lambda content: content["optimizer"]["state"][3]["exp_avg_sq"].fill_(math.inf), "that are not finite"),
     ],
 )
 def test_what_could_not_be_taken_is_said(
@@ -152,6 +154,11 @@ def test_weights_alone_and_other_models_are_refused(
     torch.save(trained.state_dict(), tmp_path / "weights.pt")
     with pytest.raises(ConfigError, match="weights alone are for --pretrained"):
         continued(make_config(resume=str(tmp_path / "weights.pt")))
+    with torch.no_grad():
+        trained.text_projection[1, 2] = math.nan
+    save(path, trained, optimizer)
+    with pytest.raises(CheckpointMismatch, match="the weights text_projection are not finite"):
+        continued(make_config(resume=str(path)))
     del trained.text_projection
     save(path, trained, optimizer)
     with pytest.raises(CheckpointMismatch, match="text_projection"):

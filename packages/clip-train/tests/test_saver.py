@@ -6,6 +6,7 @@ Rooms: `clip_train.checkpoint.saver`, `clip_train.checkpoint.state`, `clip_train
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import logging
@@ -182,8 +183,19 @@ def test_what_is_not_finite_is_never_saved(make_config: Make, tmp_path: Path, ca
     moment.view(-1)[0] = math.inf
     saver.save(running)
     assert "is not saved: optimizer/state.0.exp_avg is not finite" in caplog.text
-    assert not (tmp_path / "checkpoints").exists()
     moment.view(-1)[0] = 0.0
+    # What JSON and tensors cannot hold is looked through, too, also where a thread would write it.
+    odd = {"size": torch.Size([2]), "deep": [{"mean": torch.tensor([1.0, math.nan])}]}
+    running.parts["odd"] = SimpleNamespace(state_dict=lambda: odd)  # type: ignore[assignment]
+    for background in (False, True):
+        made = Saver(
+            tmp_path / "checkpoints", dataclasses.replace(running.plan, config=make_config(save_async=background))
+        )
+        with made:
+            made.save(running)
+    assert caplog.text.count("is not saved: beside.odd.deep.0.mean is not finite") == 2
+    assert not (tmp_path / "checkpoints").exists()
+    del running.parts["odd"]
     saver.save(running)
     assert steps(tmp_path / "checkpoints") == [5]
 

@@ -56,6 +56,12 @@ class ForeignOrigin:
         epoch = content.get("epoch")
         if not isinstance(epoch, int):
             raise ConfigError(f"{self.folder} does not say of which epoch it is; weights alone are for --pretrained.")
+        wrong = next((name for name, value in tensors.items() if not value.isfinite().all()), None)
+        if wrong is not None:
+            raise CheckpointMismatch(
+                f"{self.folder}: the weights {wrong} are not finite, so training had broken down before it was saved. "
+                "Use an older file."
+            )
         load_model(model, tensors, self.folder)
         state = running.state
         state.steps = -(-epoch * plan.samples_per_epoch // plan.global_batch)
@@ -95,6 +101,9 @@ class ForeignOrigin:
         own = running.optimizer.state_dict()
         if type(running.optimizer).__name__ != "AdamW" or any(set(s) != _MOMENTS for s in held["state"].values()):
             return "its optimiser is another, which begins anew"
+        # Moments that are no numbers would make weights that are none, at the first step.
+        if not all(torch.as_tensor(value).isfinite().all() for s in held["state"].values() for value in s.values()):
+            return "its optimiser holds numbers that are not finite, and begins anew"
         theirs = _in_groups_of_open_clip(running, names)
         numbers = [number for group in held["param_groups"] for number in group["params"]]
         parameters = dict(running.plan.bundle.model.named_parameters())

@@ -10,9 +10,10 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -224,7 +225,8 @@ class Saver:
 def _not_finite(snapshot: Snapshot) -> str | None:
     """The name of a tensor with a number that is not finite; of divided ones this process's piece is looked at."""
     names, finite = [], []
-    for name, value in snapshot.tensors().items():
+    held = {**snapshot.tensors(), **dict(_tensors_in(snapshot.foreign, "beside"))}
+    for name, value in held.items():
         here = value.to_local() if hasattr(value, "to_local") else value
         if here.is_floating_point() and here.numel():
             names.append(name)
@@ -235,3 +237,15 @@ def _not_finite(snapshot: Snapshot) -> str | None:
         if not bool(all_fine.all()):
             return group[all_fine.tolist().index(False)][0]
     return None
+
+
+def _tensors_in(value: Any, place: str) -> Iterator[tuple[str, Tensor]]:
+    """Those anywhere in what `torch.save` is to write, each with its place behind `place`."""
+    if isinstance(value, Tensor):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _tensors_in(item, f"{place}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _tensors_in(item, f"{place}.{number}")
