@@ -17,7 +17,8 @@ from clip_eval.cli import main
 from clip_eval.encoder import Encoder
 from clip_eval.evaluation import Options, evaluate, settings_of
 from clip_eval.prompts import prompts_for
-from clip_eval.records import SavedRecord
+from clip_eval.records import SavedRecord, Score, read_rows
+from clip_eval.records.matching import obstacle
 from clip_eval.running import Wanted, open_selected, run
 from clip_eval.selection import select
 from clip_eval.store import FeatureStore
@@ -214,6 +215,26 @@ def test_commands_of_clip_benchmark_write_its_files(
     header, *lines = (tmp_path / "benchmark.csv").read_text().splitlines()
     assert len(lines) == 2
     assert {"acc1", "dataset", "model", "pretrained", "task", "model_fullname"} <= set(header.split(","))
+    # Read back, a row has all that the record in it knows; one of a schema of another day is as CLIP_benchmark's.
+    path = tmp_path / "animals_en_zeroshot_classification.json"
+    (row,) = read_rows([path])
+    stated = classes["clip_eval"]["metrics"]["acc1"]
+    assert (row.source, row.split, row.dataset, row.model_name) == (
+        "clip-eval",
+        "test",
+        "animals",
+        f"tiny:{tmp_path / 'weights'}",
+    )
+    acc1 = row.metrics["acc1"]
+    assert (acc1.value, acc1.n, acc1.low, acc1.high) == tuple(stated[key] for key in ("value", "n", "low", "high"))
+    assert obstacle(row, row, ()) == ""
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({**classes, "clip_eval": {**classes["clip_eval"], "schema": 0}}))
+    (plain,) = read_rows([other])
+    assert (plain.source, plain.metrics["acc1"]) == ("CLIP_benchmark", Score(value=stated["value"]))
+    moved = {**classes["clip_eval"], "dataset": {**classes["clip_eval"]["dataset"], "split": "small"}}
+    other.write_text(json.dumps({**classes, "clip_eval": moved}))
+    assert read_rows([other])[0].split == "small"
     capsys.readouterr()
     pairs_of_names = ["--pretrained_model", f"tiny,{tmp_path / 'weights'}"]
     assert benchmark(tmp_path, "--dataset", "animals", *pairs_of_names, "--skip_existing") == 0

@@ -7,6 +7,7 @@ a missing number (blank, null, a bare NaN) is left out. What is not here: findin
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import logging
 import math
@@ -18,8 +19,9 @@ from typing import Any
 from clip_core.errors import DataError
 from clip_eval.catalogue import Entry, lookup
 from clip_eval.published import published_metric
-from clip_eval.records.reading import parse_json
-from clip_eval.records.rows import Row, Score, Source, score_of
+from clip_eval.records.reading import SavedRecord, is_record, parse_json
+from clip_eval.records.record import SCHEMA
+from clip_eval.records.rows import Row, Score, Source, row_of, score_of
 
 __all__ = [
     "OPEN_CLIP_WINOGAVIL",
@@ -47,7 +49,7 @@ _OUR_TASKS = {theirs: ours for ours, theirs in PEER_TASKS.items()}
 _TASK_OF_KIND = {"retrieval": "retrieval", "caption_choice": "caption_choice", "association": "association"}
 # CLIP_benchmark keeps the settings of a linear probe among its metrics, and the weight decay that it found.
 _SETTINGS = ("epochs", "seed", "fewshot_k", "normalized")
-# `clip-eval eval` puts the whole record beside them.
+# `clip-eval eval` puts the whole record beside them, whose schema may be one that is not known here.
 _NO_METRICS = ("weight_decay", "metrics", "clip_eval")
 _TEXTS = ("dataset", "model", "pretrained", "task", "language", "model_fullname", "classnames", "templates")
 OPEN_CLIP_WINOGAVIL = {
@@ -62,12 +64,20 @@ _TRAINING_RETRIEVAL = {"image_to_text": "text_retrieval", "text_to_image": "imag
 
 
 def read_clip_benchmark_json(path: Path, data: Mapping[str, Any]) -> list[Row]:
-    """The one row of a file that CLIP_benchmark's `eval` wrote; none where its run had failed (`metrics` is null)."""
+    """The one row of a file that CLIP_benchmark's `eval` wrote; none where its run had failed (`metrics` is null).
+
+    `clip-eval eval` puts its whole record into such a file; there the row is that of the record, which knows the split,
+    the limits of each number, the prompts and the data, and the model is called as the file calls it.
+    """
     if data["metrics"] is None:
         _log.warning("%s: without metrics, the run had failed; left out", path)
         return []
     if not isinstance(data["metrics"], dict):
         raise DataError(f"{path}: 'metrics' is {type(data['metrics']).__name__}; expected an object of numbers.")
+    own = data.get("clip_eval")
+    if isinstance(own, dict) and is_record(own) and own["schema"] == SCHEMA:
+        row = row_of(SavedRecord(path, own))
+        return [dataclasses.replace(row, model=str(data["model"]), pretrained=str(data["pretrained"] or ""))]
     return [_clip_benchmark_row(path, {**data, **data["metrics"]} | {"metrics": None}, str(path))]
 
 
