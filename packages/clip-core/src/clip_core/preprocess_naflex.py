@@ -21,7 +21,7 @@ from clip_core.preprocess import open_rgb
 if TYPE_CHECKING:
     from clip_core.images import ImageSource
 
-__all__ = ["PatchTransform", "build_patch_transform", "size_for_patches", "stack_patches"]
+__all__ = ["PatchTransform", "build_patch_transform", "cut_patches", "size_for_patches", "stack_patches"]
 
 PatchTransform = Callable[["ImageSource"], dict[str, Tensor]]
 
@@ -83,18 +83,8 @@ def stack_patches(samples: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {key: torch.stack([sample[key] for sample in samples]) for key in samples[0]}
 
 
-def _patches(
-    source: ImageSource, *, side: int, most: int, interpolation: Any, finish: Callable[[Any], Tensor]
-) -> dict[str, Tensor]:
-    from torchvision.transforms import functional
-
-    image = open_rgb(source)
-    size = size_for_patches((image.height, image.width), side, most)
-    return _cut(finish(functional.resize(image, size, interpolation)), side, most)
-
-
-def _cut(image: Tensor, side: int, most: int) -> dict[str, Tensor]:
-    """An image (3, height, width) of whole patches as its patches, row after row, padded to `most`."""
+def cut_patches(image: Tensor, side: int, most: int) -> dict[str, Tensor]:
+    """An image (3, height, width) of whole patches as its patches, row after row, filled up with zeros to `most`."""
     rows, columns = image.shape[1] // side, image.shape[2] // side
     count = rows * columns
     grid = image.reshape(3, rows, side, columns, side).permute(1, 3, 2, 4, 0)
@@ -103,3 +93,13 @@ def _cut(image: Tensor, side: int, most: int) -> dict[str, Tensor]:
     coord = torch.zeros(most, 2, dtype=torch.int64)
     coord[:count] = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
     return {"patches": patches, "patch_coord": coord, "patch_valid": torch.arange(most) < count}
+
+
+def _patches(
+    source: ImageSource, *, side: int, most: int, interpolation: Any, finish: Callable[[Any], Tensor]
+) -> dict[str, Tensor]:
+    from torchvision.transforms import functional
+
+    image = open_rgb(source)
+    size = size_for_patches((image.height, image.width), side, most)
+    return cut_patches(finish(functional.resize(image, size, interpolation)), side, most)

@@ -17,10 +17,10 @@ from clip_core.convert.checkpoint import require
 from clip_core.convert.openclip_writing import ratio
 from clip_core.errors import ConfigError
 
-__all__ = ["VIT_BLOCK", "to_timm"]
+__all__ = ["VIT", "VIT_BLOCK", "to_timm", "vit_arguments", "vit_tensors"]
 
-# Any of timm's CLIP transformers; the sizes are arguments.
-_VIT = "vit_base_patch32_clip_224"
+VIT = "vit_base_patch32_clip_224"
+"""Any of timm's CLIP transformers; the sizes are arguments."""
 _VIT_EPS = 1e-5
 VIT_BLOCK = {
     "ln_1": "norm1",
@@ -43,7 +43,7 @@ def to_timm(config: ClipConfig, tensors: Mapping[str, Tensor]) -> tuple[dict[str
     image = config.image
     visual = {key.removeprefix("visual."): value for key, value in tensors.items() if key.startswith("visual.")}
     if isinstance(image, VitConfig):
-        architecture, arguments, found = _VIT, _vit_arguments(image), _vit_tensors(image, visual)
+        architecture, arguments, found = VIT, vit_arguments(image), vit_tensors(image, visual)
         pool, width, fixed = "token", image.width, True
     elif isinstance(image, TimmConfig):
         architecture, arguments = image.name, dict(image.options)
@@ -82,7 +82,8 @@ def to_timm(config: ClipConfig, tensors: Mapping[str, Tensor]) -> tuple[dict[str
     }, found
 
 
-def _vit_arguments(image: VitConfig) -> dict[str, Any]:
+def vit_arguments(image: VitConfig) -> dict[str, Any]:
+    """What makes timm's `VIT` a transformer of the sizes of `image`; raises `ConfigError` where it cannot be one."""
     require(
         "timm's CLIP transformers can only be",
         ("image.pool", image.pool, "token"),
@@ -103,7 +104,8 @@ def _vit_arguments(image: VitConfig) -> dict[str, Any]:
     return arguments if image.layer_scale is None else {**arguments, "init_values": image.layer_scale}
 
 
-def _vit_tensors(image: VitConfig, visual: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def vit_tensors(image: VitConfig, visual: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of `towers.vit` by timm's names, the projection as the classifier."""
     projection = visual["proj"]
     found = {
         "cls_token": visual["class_embedding"][None, None],

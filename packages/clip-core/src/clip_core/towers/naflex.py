@@ -6,6 +6,7 @@ pixels, D features. The patches come from `preprocess_naflex`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -49,9 +50,10 @@ class NaFlexTower(TimmTower):
         """Patches of images -> (B, D), not normalised.
 
         Args:
-            patches: "patches" (B, N, 3 P^2), any floating dtype, pixel after pixel with its three channels;
-                "patch_coord" (B, N, 2) int64, row and column of each; "patch_valid" (B, N) bool, False where a place
-                is filled up and no patch. Other keys are not read.
+            patches: "patches" (B, N, 3 P^2), any floating dtype, pixel after pixel with its three channels; P is the
+                tower's own patch size, or another one, for which the embedding is resampled. "patch_coord" (B, N, 2)
+                int64, row and column of each; "patch_valid" (B, N) bool, False where a place is filled up and no
+                patch. Other keys are not read.
             alone: compute each image by itself.
 
         Raises `ConfigError` for a missing key, and for a shape or a dtype that does not fit.
@@ -61,7 +63,8 @@ class NaFlexTower(TimmTower):
             raise ConfigError(f"encode_image got no {missing[0]!r} in a dict of patches; it needs {', '.join(_KEYS)}.")
         values, coord, valid = (patches[key] for key in _KEYS)
         width = 3 * self.config.patch_size**2
-        fits = values.ndim == 3 and values.shape[2] == width
+        side = _side_of(values)
+        fits = side == self.config.patch_size or (side > 0 and self.takes_other_patches)
         if not fits or coord.shape != (*values.shape[:2], 2) or valid.shape != values.shape[:2]:
             raise ConfigError(
                 f"encode_image got patches {tuple(values.shape)}, patch_coord {tuple(coord.shape)} and patch_valid "
@@ -80,6 +83,35 @@ class NaFlexTower(TimmTower):
             return torch.cat(rows)
         return self._read(values, coord, valid)
 
+    @property
+    def takes_other_patches(self) -> bool:
+        """Whether patches may have another side than `config.patch_size`."""
+        return bool(self.trunk.embeds.is_linear and self.trunk.embeds.norm_input is None)
+
     def _read(self, values: Tensor, coord: Tensor, valid: Tensor) -> Tensor:
+        side = _side_of(values)
+        if side != self.config.patch_size:
+            # The embedding that gives smooth patches of this side what the own one gives them when they are resized
+            # (Beyer et al. 2023, FlexiViT); timm recognises by the shape that patches are of another side.
+            self._resample()
+            values = values.reshape(*values.shape[:2], side, side, 3)
         features: Tensor = self.head(self.trunk(values, patch_coord=coord, patch_valid=valid))
         return features
+
+    def _resample(self) -> None:
+        """Give the trunk what resamples its embedding; it has no weights, so that no checkpoint changes."""
+        from timm.layers.patch_embed import PatchEmbedInterpolator
+
+        embeds = self.trunk.embeds
+        if embeds.patch_interpolator is None:
+            side, device = self.config.patch_size, embeds.proj.weight.device
+            embeds.patch_interpolator = PatchEmbedInterpolator((side, side), 3, embeds.embed_dim).to(device)
+            embeds.enable_patch_interpolator = True
+
+
+def _side_of(patches: Tensor) -> int:
+    """Pixels of the side of patches (B, N, 3 P^2); 0 where the shape is another."""
+    if patches.ndim != 3 or patches.shape[2] % 3:
+        return 0
+    side = math.isqrt(patches.shape[2] // 3)
+    return side if 3 * side**2 == patches.shape[2] else 0

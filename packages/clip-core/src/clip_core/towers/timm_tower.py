@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clip_core.config import TimmConfig, size_pair
+from clip_core.config import NaFlexConfig, TimmConfig, size_pair
 from clip_core.errors import ConfigError, nearest
 from clip_core.layers.block import pick_layers
 from clip_core.layers.positions import square_grid, warn_of_grid
@@ -229,7 +229,8 @@ def build_trunk(config: TimmConfig, embed_dim: int) -> Any:
         raise ConfigError(f"timm's {config.name} does not take {options}: {error}.") from error
     if config.projection in ("linear", "mlp"):
         trunk.reset_classifier(0, **pool)
-    _set_size(trunk, config)
+    if not isinstance(config, NaFlexConfig):  # which take any size
+        _set_size(trunk, config)
     return trunk
 
 
