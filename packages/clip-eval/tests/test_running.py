@@ -19,7 +19,7 @@ from clip_eval.evaluation import Options, evaluate, settings_of
 from clip_eval.prompts import prompts_for
 from clip_eval.records import SavedRecord, Score, read_rows
 from clip_eval.records.matching import obstacle
-from clip_eval.running import Wanted, open_selected, run
+from clip_eval.running import LanguageMissing, Wanted, open_selected, run
 from clip_eval.selection import select
 from clip_eval.store import FeatureStore
 from clip_eval.wds import open_dataset
@@ -317,3 +317,28 @@ def test_only_the_default_root_may_be_absent(tmp_path: Path, capsys: Any) -> Non
     words = ["--dataset", "mnist", "--dataset_root", str(tmp_path / "absent")]
     assert benchmark(tmp_path, *words) == 2
     assert "no such folder to look for data sets in" in capsys.readouterr().err
+
+
+def test_a_set_without_the_language_is_left_out_and_said(
+    encoder: Encoder, make_classification: Make, make_retrieval: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    animals, pairs = make_classification(), make_retrieval(["a cat", "a dog"])
+    (pairs / "test" / "captions").mkdir()
+    (pairs / "test" / "captions" / "ja.txt").write_text("neko\ninu\n")
+    datasets = select([str(animals), str(pairs)])
+    ((_, record),) = run(encoder, datasets, Wanted(languages=("ja",)), model_name="m")
+    assert (record.result.task, record.facts["settings"]["language"]) == ("retrieval", "ja")  # type: ignore[union-attr]
+    assert "animals is left out in 'ja': animals: there are no class names and templates in 'ja'" in caplog.text
+    # What there is in the others is made before a language that nobody has ends it.
+    made = run(encoder, datasets, Wanted(languages=("jp", None)), model_name="m")
+    assert [next(made)[1].result.task for _ in datasets] == ["zero_shot_classification", "retrieval"]  # type: ignore[union-attr]
+    with pytest.raises(LanguageMissing, match=r"--language jp: no data set has it.*animals: there are no"):
+        next(made)
+    with pytest.raises(LanguageMissing, match=r"pairs: has no captions in 'jp'; allowed: ja, or no language"):
+        list(run(encoder, datasets[1:], Wanted(languages=("jp",)), model_name="m"))
+    # So does CLIP_benchmark's command line.
+    clip_core.save(encoder.bundle, tmp_path / "weights")
+    words = ["--dataset", "animals", "pairs", "--model", "tiny", "--pretrained", str(tmp_path / "weights")]
+    assert benchmark(tmp_path, *words, "--language", "ja") == 0
+    assert [path.name for path in tmp_path.glob("*_ja_*.json")] == ["pairs_ja_zeroshot_retrieval.json"]
+    assert benchmark(tmp_path, *words, "--language", "jp") == 2

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import json
 import re
+from os import PathLike
 from pathlib import Path
 
 from clip_core.errors import DataError, listed
+from clip_eval.prompts import MissingWords, prompts_for
 from clip_eval.wds import WdsDataset
 from clip_eval.wds.text_files import read_about, read_lines
 
-__all__ = ["captions_in", "languages_of", "stated_files"]
+__all__ = ["captions_in", "languages_of", "missing_language", "stated_files"]
 
 _ENDINGS = (".txt", ".jsonl")
 
@@ -32,6 +34,22 @@ def languages_of(dataset: WdsDataset) -> tuple[str, ...]:
     return tuple(sorted(found | {_own_language(dataset)} - {""}))
 
 
+def missing_language(dataset: WdsDataset, language: str | None, *, words: str | PathLike[str] | None = None) -> str:
+    """What to say of a data set that has nothing in `language`, neither captions nor class names and templates.
+
+    Empty where it has, or where no language is asked for. words: a folder of one's own, see `prompts_for`.
+    """
+    if language is None:
+        return ""
+    if dataset.kind not in ("classification", "multilabel"):
+        return _missing_captions(dataset, language)
+    try:
+        prompts_for(dataset.name, language, folder=words)
+    except MissingWords as error:
+        return str(error)
+    return ""
+
+
 def captions_in(dataset: WdsDataset, language: str | None = None) -> tuple[tuple[str, ...], ...]:
     """N tuples of captions in `language`, possibly empty ones; None is what stands in the shards.
 
@@ -40,18 +58,14 @@ def captions_in(dataset: WdsDataset, language: str | None = None) -> tuple[tuple
     """
     if language is None:
         return dataset.captions
+    if missing := _missing_captions(dataset, language):
+        raise DataError(missing)
     folder = dataset.folder / dataset.split / "captions"
-    paths = [folder / f"{language}{ending}" for ending in _ENDINGS if language in languages_of(dataset)]
-    there = [path for path in paths if path.exists()]
+    there = [path for path in (folder / f"{language}{ending}" for ending in _ENDINGS) if path.exists()]
     if len(there) == 2:
         raise DataError(f"{folder}: holds both {there[0].name} and {there[1].name}. Remove one of them.")
     if not there:
-        if language == _own_language(dataset):
-            return dataset.captions
-        raise DataError(
-            f"{dataset.folder}: has no captions in {language!r}; allowed: {listed(languages_of(dataset)) or 'none'}, "
-            "or no language at all for the captions in the shards."
-        )
+        return dataset.captions
     lines = read_lines(there[0])
     if len(lines) != len(dataset.samples):
         raise DataError(
@@ -66,6 +80,16 @@ def captions_in(dataset: WdsDataset, language: str | None = None) -> tuple[tuple
     if not any(captions):
         raise DataError(f"{there[0]}: holds no caption.")
     return captions
+
+
+def _missing_captions(dataset: WdsDataset, language: str) -> str:
+    there = languages_of(dataset)
+    if language in there:
+        return ""
+    return (
+        f"{dataset.folder}: has no captions in {language!r}; allowed: {listed(there) or 'none'}, or no language at all "
+        "for the captions in the shards."
+    )
 
 
 def stated_files(folder: Path, split: str) -> list[str]:

@@ -19,6 +19,7 @@ from clip_core.errors import ClipError, ConfigError, DataError, listed
 from clip_eval.catalogue import Entry
 from clip_eval.encoder import Encoder
 from clip_eval.evaluation import Options, Task, default_task, evaluate, fits, precision_of, settings_of
+from clip_eval.languages import missing_language
 from clip_eval.places import fetch_dataset, origin_of
 from clip_eval.prompts import languages_for, prompts_for
 from clip_eval.records import (
@@ -34,9 +35,15 @@ from clip_eval.selection import Selected
 from clip_eval.wds import WdsDataset, check_size, open_dataset
 from clip_eval.wds.text_files import objectives_in
 
-__all__ = ["Wanted", "objectives_of", "open_selected", "run"]
+__all__ = ["LanguageMissing", "Wanted", "objectives_of", "open_selected", "run"]
 
 _log = logging.getLogger(__name__)
+
+_WITH_CLASSES = ("classification", "multilabel")
+
+
+class LanguageMissing(ConfigError):
+    """A language that none of the data sets has."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +53,7 @@ class Wanted:
     tasks: tuple[Task, ...] = ()
     """Those that do not fit a data set are left out for it; none: what each data set is made for."""
     languages: tuple[str | None, ...] = (None,)
-    """None: the data set's own words."""
+    """None: the data set's own words. A data set without one of them is left out for it, which the log says."""
     options: Options = dataclasses.field(default_factory=Options)
     """`language` is set from the above, and where that is given, so are the class names and templates."""
     words: str | PathLike[str] | None = None
@@ -79,10 +86,13 @@ def run(
 
     Raises:
         ConfigError: a task fits none of the data sets, or as `evaluate`.
+        LanguageMissing: none of the data sets has a language; raised after what there is in the others.
         DataError, DownloadError: a data set cannot be fetched or read.
     """
     facts = model_facts(encoder.bundle)
     asked = False
+    spoken: set[str | None] = {None}
+    missing: dict[str, str] = {}
     for selected in datasets:
         for dataset in _objectives(selected, wanted, encoder):
             for task in wanted.tasks or (default_task(dataset),):
@@ -91,6 +101,12 @@ def run(
                     continue
                 asked = True
                 for language in wanted.languages:
+                    lacks = encoder.ranks.text_from_first(missing_language(dataset, language, words=wanted.words))
+                    if language is not None and lacks:
+                        missing.setdefault(language, lacks)
+                        _log.warning("%s is left out in %r: %s", dataset.name, language, lacks)
+                        continue
+                    spoken.add(language)
                     options = _options(wanted, selected, dataset, language)
                     found = _find(existing, encoder, selected, dataset, task, options, wanted, facts)
                     # What the first process sees counts for all: they have to make the same calls.
@@ -103,6 +119,10 @@ def run(
             f"--task {' '.join(wanted.tasks)} cannot be asked of {listed([each.name for each in datasets])}; leave it "
             "out to ask what each data set is made for."
         )
+    for language, lacks in missing.items():
+        if language not in spoken:
+            several = len(datasets) > 1
+            raise LanguageMissing(f"--language {language}: no data set has it. {lacks}" if several else lacks)
 
 
 def open_selected(
@@ -117,7 +137,7 @@ def open_selected(
     folder = fetch_dataset(selected.address, split=split, cache_dir=wanted.cache_dir, progress=progress)
     entry = selected.entry
     words: dict[str, Any] = {}
-    if entry is not None and entry.kind in ("classification", "multilabel"):
+    if entry is not None and entry.kind in _WITH_CLASSES:
         own = prompts_for(entry.name)
         # The folder's own words go first, as in CLIP_benchmark; the package's fill in for those that it lacks.
         if own.classnames is not None and not (folder / "classnames.txt").exists():
@@ -177,7 +197,7 @@ def _fetch(selected: Selected, wanted: Wanted, encoder: Encoder) -> Path:
 
 def _options(wanted: Wanted, selected: Selected, dataset: WdsDataset, language: str | None) -> Options:
     options = dataclasses.replace(wanted.options, language=language)
-    if dataset.kind not in ("classification", "multilabel") or (language is None and wanted.words is None):
+    if dataset.kind not in _WITH_CLASSES or (language is None and wanted.words is None):
         return options
     language = language or "en"
     words = prompts_for(selected.name, language, folder=wanted.words)

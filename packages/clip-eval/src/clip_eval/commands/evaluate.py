@@ -259,13 +259,15 @@ def _evaluate_model(
     from clip_eval.commands.run import require_writable
     from clip_eval.encoder import Encoder
     from clip_eval.records import Record
-    from clip_eval.running import Wanted, run
+    from clip_eval.running import LanguageMissing, Wanted, run
     from clip_eval.store import FeatureStore
 
     trains = _per_dataset(arguments.train_split, count, "--train_split")
     validations = _per_dataset(arguments.val_split, count, "--val_split")
     shares = _per_dataset(arguments.val_proportion, count, "--val_proportion")
     encoder = None
+    spoken: set[str] = set()
+    missing: dict[str, LanguageMissing] = {}
     for place, selected, language, paths in jobs:
         if ranks.first:
             require_writable(paths[0].parent)
@@ -293,7 +295,12 @@ def _evaluate_model(
             validation_split=validations[place],
             cache_dir=arguments.wds_cache_dir,
         )
-        found = list(run(encoder, [selected], wanted, model_name=f"{model}:{pretrained}"))
+        try:
+            found = list(run(encoder, [selected], wanted, model_name=f"{model}:{pretrained}"))
+        except LanguageMissing as error:
+            missing.setdefault(language, error)
+            continue
+        spoken.add(language)
         if not found:
             raise ConfigError(f"--task {arguments.task} cannot be asked of {selected.name}; leave it out for auto.")
         for _, record in found:
@@ -303,6 +310,10 @@ def _evaluate_model(
                 known = made if made in _NAMES else task
                 path = _path(arguments, selected, model, pretrained, language, known, record.dataset.objective)
                 _write(arguments, record, selected, model, pretrained, language, path)
+    # The log has named those that were left out; a language that no data set has is a mistake.
+    for language, lacks in missing.items():
+        if language not in spoken:
+            raise lacks
 
 
 def _load(arguments: argparse.Namespace, model: str, pretrained: str, ranks: Ranks) -> Bundle:

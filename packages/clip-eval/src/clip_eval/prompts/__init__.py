@@ -8,9 +8,10 @@ with its own; the templates of another set never step in for it. What is not her
 from __future__ import annotations
 
 from clip_eval.prompts.files import check_class_prompts, read_classnames, read_templates
-from clip_eval.prompts.packaged import Prompts, languages_for, prompts_for
+from clip_eval.prompts.packaged import MissingWords, Prompts, languages_for, prompts_for
 
 __all__ = [
+    "MissingWords",
     "Prompts",
     "check_class_prompts",
     "languages_for",

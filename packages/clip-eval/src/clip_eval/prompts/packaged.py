@@ -14,12 +14,16 @@ from clip_core.errors import ConfigError
 from clip_eval.catalogue import Entry, lookup
 from clip_eval.prompts.files import Templates, read_classnames, read_templates
 
-__all__ = ["Prompts", "languages_for", "prompts_for"]
+__all__ = ["MissingWords", "Prompts", "languages_for", "prompts_for"]
 
 _LANGUAGES = ("en", "it", "jp", "cn", "ar")
 _SAME = {"zh": "cn", "ja": "jp"}
 """CLIP_benchmark's documents say `zh`, its files `cn`."""
 _IMAGENET = "imagenet1k"
+
+
+class MissingWords(ConfigError):
+    """There are no class names or templates for a data set in a language."""
 
 
 class Prompts(NamedTuple):
@@ -49,7 +53,7 @@ def prompts_for(name: str, language: str = "en", *, folder: str | PathLike[str] 
 
     In English a set for which there are no words gives None for them, because its own are English. In another language
     that is an error, as is a language with class names but no templates for a set: the templates of ImageNet do not
-    step in, and English ones do not either. Raises `ConfigError`, naming the languages that there are.
+    step in, and English ones do not either. Raises `MissingWords`, which names the languages that there are.
     """
     language = language.strip().lower()
     entry = lookup(name)
@@ -68,7 +72,7 @@ def prompts_for(name: str, language: str = "en", *, folder: str | PathLike[str] 
         )
         there = ", ".join(languages_for(name)) or "none"
         files = f"{language}_classnames.json and {language}_zeroshot_classification_templates.json"
-        raise ConfigError(
+        raise MissingWords(
             f"{name}: there are no {missing} in {language!r}. Languages that come with the package: {there}. "
             f"For others give a folder with {files}."
         )
