@@ -115,6 +115,7 @@ def encoded(running: Running, world: World) -> Found:
     model = plan.bundle.model.eval()
     batch = StepDataset(plan.decoder, plan.share)[0]
     assert not isinstance(batch, Exception)
+    batch = plan.ready(batch)
     # Texts of one process that need many calls of the blocks, and of the other that need one.
     words = [" ".join(f"{number}{place}" for place in range(20)) for number in range(1 if world.rank else 400)]
     texts = clip_core.get_tokenizer("tiny").tokenize(words).tokens

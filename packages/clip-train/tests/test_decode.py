@@ -9,7 +9,8 @@ import torch
 
 import clip_core
 from clip_core.errors import DataError
-from clip_core.preprocess import AugmentConfig, build_transform
+from clip_core.preprocess import AugmentConfig
+from clip_core.train_pixels import TrainPixels
 from clip_train.data.decode import Decoder
 from clip_train.data.order import Order
 from clip_train.data.shards import ShardSource
@@ -18,8 +19,8 @@ from clip_train.data.shards import ShardSource
 def decoder(pattern: str, seed: int = 0) -> Decoder:
     source = ShardSource(pattern)
     preprocess = clip_core.get_config("tiny").preprocess
-    transform = build_transform(preprocess, train=True, augment=AugmentConfig(scale=(0.3, 1.0)))
-    return Decoder(source, Order(seed, len(source)), transform, clip_core.get_tokenizer("tiny"))
+    pixels = TrainPixels(preprocess, AugmentConfig(scale=(0.3, 1.0)))
+    return Decoder(source, Order(seed, len(source)), pixels, clip_core.get_tokenizer("tiny"))
 
 
 def test_images_and_captions_stay_together(shards: str) -> None:
@@ -27,6 +28,7 @@ def test_images_and_captions_stay_together(shards: str) -> None:
     batch = made.batch([(0, position) for position in range(40)])
     texts = [made.source.read(made.order.sample(0, position))[1].decode() for position in range(40)]
     assert batch.images.shape == (40, 3, 32, 32)
+    assert batch.images.dtype == torch.uint8
     assert torch.equal(batch.tokens, made.tokenizer(texts)[:, : batch.tokens.shape[1]])
     assert (batch.skipped, batch.truncated) == ([], [])
 
@@ -54,7 +56,7 @@ def test_augmentation_is_keyed_by_seed_epoch_and_sample(shards: str) -> None:
 def test_every_generator_that_augmentation_draws_from_is_keyed(shards: str) -> None:
     augment = AugmentConfig(scale=(0.3, 1.0), use_timm=True, re_prob=0.5, auto_augment="rand-m9-mstd0.5-inc1")
     made = decoder(shards)
-    made.transform = build_transform(clip_core.get_config("tiny").preprocess, train=True, augment=augment)
+    made.pixels = TrainPixels(clip_core.get_config("tiny").preprocess, augment)
     whole = made.batch([(0, position) for position in range(6)]).images
     for position in (4, 1):
         assert torch.equal(made.batch([(0, position)]).images[0], whole[position])

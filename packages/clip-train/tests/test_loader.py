@@ -13,7 +13,7 @@ import torch
 
 import clip_core
 from clip_core.errors import DataError
-from clip_core.preprocess import build_transform
+from clip_core.train_pixels import TrainPixels
 from clip_train.data import loader
 from clip_train.data.decode import Decoder
 from clip_train.data.loader import Share, StepDataset, WorkerDied, explain_dead_workers, iterate_batches
@@ -25,8 +25,8 @@ CPU = torch.device("cpu")
 
 def decoder(pattern: str) -> Decoder:
     source = ShardSource(pattern)
-    transform = build_transform(clip_core.get_config("tiny").preprocess, train=True)
-    return Decoder(source, Order(0, len(source)), transform, clip_core.get_tokenizer("tiny"))
+    pixels = TrainPixels(clip_core.get_config("tiny").preprocess)
+    return Decoder(source, Order(0, len(source)), pixels, clip_core.get_tokenizer("tiny"))
 
 
 def test_batches_do_not_depend_on_the_number_of_workers(shards: str) -> None:
@@ -78,7 +78,7 @@ def test_a_worker_that_is_killed_again_and_again_is_an_error_with_likely_causes(
         torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.1,)
     )
     made = decoder(shards)
-    killer = _Killer(made.source, made.order, made.transform, made.tokenizer)
+    killer = _Killer(made.source, made.order, made.pixels, made.tokenizer)
     with pytest.raises(WorkerDied, match=r"DataLoader worker .*memory.*__main__"), explain_dead_workers():
         list(iterate_batches(killer, Share(8), range(2), workers=1, device=CPU))
 
@@ -119,7 +119,7 @@ def test_batches_cross_from_one_pass_to_the_next_without_loss(shards: str) -> No
             seen.extend(slots)
 
     made = decoder(shards)
-    dataset = StepDataset(Recorder(made.source, made.order, made.transform, made.tokenizer), Share(16))
+    dataset = StepDataset(Recorder(made.source, made.order, made.pixels, made.tokenizer), Share(16))
     for step in range(5):
         dataset[step]
     assert seen == [(epoch, position) for epoch in range(2) for position in range(40)]

@@ -63,8 +63,8 @@ def test_weights_that_give_no_numbers_are_found(make_config: Make) -> None:
 def test_images_that_do_not_fit_the_model_are_found(make_config: Make) -> None:
     plan = prepare(make_config())
     decoder = plan.decoder
-    honest = decoder.transform
-    decoder.transform = lambda image: honest(image)[:, :16]  # type: ignore[assignment, index]
+    honest = decoder.pixels.draw
+    decoder.pixels.draw = lambda image, seed: honest(image, seed)[:, :16]  # type: ignore[method-assign]
     with pytest.raises(ConfigError, match="cannot take images .*--force-image-size"):
         preflight.preflight(plan)
 

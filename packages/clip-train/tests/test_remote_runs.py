@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import clip_core
-from clip_core.preprocess import build_transform
+from clip_core.train_pixels import TrainPixels
 from clip_train import DataConfig
 from clip_train.data.decode import Batch, Decoder
 from clip_train.data.loader import Share, iterate_batches
@@ -32,8 +32,8 @@ def piped(tmp_path_factory: pytest.TempPathFactory, make: Any) -> str:
 def decoder_of(pattern: str, cache: Path, **fields: Any) -> Decoder:
     config = DataConfig(train_data=pattern, data_cache=str(cache), order_streams=3, shuffle_window=8, **fields)
     source = open_source(config)
-    transform = build_transform(clip_core.get_config("tiny").preprocess, train=True)
-    return Decoder(source, build_order(config, source, 5, BATCH), transform, clip_core.get_tokenizer("tiny"))
+    pixels = TrainPixels(clip_core.get_config("tiny").preprocess)
+    return Decoder(source, build_order(config, source, 5, BATCH), pixels, clip_core.get_tokenizer("tiny"))
 
 
 def rows_of(batches: list[Batch]) -> list[bytes]:
@@ -49,7 +49,7 @@ def test_workers_and_processes_make_the_same_batches_and_every_sample_comes_once
         other = decoder_of(piped, tmp_path / f"b{rank}")
         for path in (tmp_path / f"b{rank}" / "shards").glob("*.tar"):
             path.unlink()
-        half = list(iterate_batches(other, Share(6, rank * 6, BATCH), range(2, 5), workers=2, device=CPU))
+        half = list(iterate_batches(other, Share(BATCH, rank, 2), range(2, 5), workers=2, device=CPU))
         expected = [batch.images[rank * 6 : rank * 6 + 6] for batch in alone[2:]]
         assert all(torch.equal(one.images, two) for one, two in zip(half, expected, strict=True))
 

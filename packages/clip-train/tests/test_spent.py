@@ -4,10 +4,9 @@ import time
 from typing import Any
 
 import pytest
-import torch
 
 import clip_core
-from clip_train.data import decode
+from clip_core.train_pixels import TrainPixels
 from clip_train.data.decode import Decoder
 from clip_train.data.order import Order
 from clip_train.data.shards import ShardSource
@@ -29,7 +28,8 @@ def test_stages_add_up() -> None:
 def test_a_batch_says_which_stage_was_slow(shards: str, monkeypatch: pytest.MonkeyPatch, slow: str) -> None:
     source = ShardSource(shards)
     tokenizer = clip_core.get_tokenizer("tiny")
-    made = Decoder(source, Order(0, len(source)), lambda image: torch.zeros(3, 2, 2), tokenizer)
+    pixels = TrainPixels(clip_core.get_config("tiny").preprocess)
+    made = Decoder(source, Order(0, len(source)), pixels, tokenizer)
     made.batch([(0, 0)])  # what is loaded at the first use takes longest
 
     def delayed(work: Any) -> Any:
@@ -41,8 +41,8 @@ def test_a_batch_says_which_stage_was_slow(shards: str, monkeypatch: pytest.Monk
 
     owner, name = {
         "read": (source, "read"),
-        "decode": (decode, "open_image"),
-        "augment": (made, "transform"),
+        "decode": (pixels, "open"),
+        "augment": (pixels, "draw"),
         "tokenise": (made, "_tokenize"),
     }[slow]
     monkeypatch.setattr(owner, name, delayed(getattr(owner, name)))

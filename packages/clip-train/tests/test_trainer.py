@@ -87,7 +87,7 @@ def test_training_is_that_of_open_clip(make_config: Make) -> None:
         tokens[:, : batch.tokens.shape[1]] = batch.tokens
         rate = schedule(step)
         optimizer.zero_grad()
-        image_features, text_features, scale = theirs(batch.images, tokens)
+        image_features, text_features, scale = theirs(plan.ready(batch).images, tokens)
         loss = loss_of(image_features, text_features, scale)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
@@ -121,7 +121,7 @@ def test_siglip_is_that_of_open_clip(make_config: Make) -> None:
     model = prepare(make_config(siglip=True)).bundle.model
     batch = StepDataset(plan.decoder, Share(8))[0]
     assert not isinstance(batch, Exception)
-    loss = open_clip.loss.SigLipLoss()(*model(batch.images, batch.tokens))
+    loss = open_clip.loss.SigLipLoss()(*model(plan.ready(batch).images, batch.tokens))
     loss.backward()
     (record,), _ = run(plan)
     assert record["loss"] == pytest.approx(loss.item(), rel=1e-5)

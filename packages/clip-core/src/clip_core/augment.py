@@ -23,7 +23,7 @@ from clip_core.schema import Schema
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["AugmentConfig", "plain_steps", "seed_augmentation", "timm_transform"]
+__all__ = ["AugmentConfig", "plain_steps", "seed_augmentation", "timm_steps"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,8 +102,10 @@ def plain_steps(config: PreprocessConfig, augment: AugmentConfig) -> tuple[Any, 
     return crop, changes
 
 
-def timm_transform(config: PreprocessConfig, augment: AugmentConfig) -> Any:
-    """The training transform of timm, from an RGB image to the normalised tensor (3, height, width).
+def timm_steps(config: PreprocessConfig, augment: AugmentConfig, **patches: Any) -> tuple[list[Any], list[Any]]:
+    """The steps of timm from an RGB image to one of the configured size, and from that to the normalised tensor.
+
+    The second are scaling to [0, 1], normalising, and where `re_prob` is not 0 erasing with noise.
 
     Raises `ConfigError` for an `auto_augment` that timm does not know.
     """
@@ -112,7 +114,9 @@ def timm_transform(config: PreprocessConfig, augment: AugmentConfig) -> Any:
     # An amount of 0 still draws from torch's generator in torchvision; open_clip asks for no jitter at all.
     jitter: Any = augment.color_jitter or None
     try:
-        return create_transform(
+        first, second, third = create_transform(
+            separate=True,
+            **patches,
             input_size=(3, *size_pair(config.size)),
             is_training=True,
             scale=augment.scale,
@@ -127,6 +131,7 @@ def timm_transform(config: PreprocessConfig, augment: AugmentConfig) -> Any:
             re_mode="pixel",
             re_count=augment.re_count,
         )
+        return [*first.transforms, *second.transforms], list(third.transforms)
     except (AssertionError, KeyError, ValueError) as error:
         # Everything else was checked before; timm asserts on the words of a policy.
         raise ConfigError(

@@ -11,12 +11,11 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from clip_core.augment import AugmentConfig, plain_steps, timm_transform
+from clip_core.augment import AugmentConfig, plain_steps, timm_steps
 from clip_core.config import PreprocessConfig, size_pair
 from clip_core.errors import ConfigError, ImageError
 from clip_core.images import open_image
+from clip_core.modes import describe, expand_mode, to_rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -65,21 +64,22 @@ def build_transform(
     if augment is not None and not train:
         raise ConfigError(f"build_transform got augment={augment!r} with train=False; pass train=True or no augment.")
     finish = [transforms.ToTensor(), transforms.Normalize(mean=config.mean, std=config.std)]
-    steps: list[Any] = [open_image, _expand]
+    steps: list[Any] = [open_image, expand_mode]
     if not train:
-        steps += [*_evaluation_steps(config), _to_rgb, *finish]
+        steps += [*_evaluation_steps(config), to_rgb, *finish]
     elif augment is not None and augment.use_timm:
-        steps += [_to_rgb, timm_transform(config, augment)]
+        changes, noisy = timm_steps(config, augment)
+        steps += [to_rgb, *changes, *noisy]
     else:
         crop, changes = plain_steps(config, augment or AugmentConfig())
-        steps += [crop, _to_rgb, *changes, *finish]
+        steps += [crop, to_rgb, *changes, *finish]
     composed: Transform = transforms.Compose(steps)
     return composed
 
 
 def open_rgb(source: ImageSource) -> Image:
     """The image of `source` in RGB, made so before it is resized; see `build_transform` for what is refused."""
-    return _to_rgb(_expand(open_image(source)))
+    return to_rgb(expand_mode(open_image(source)))
 
 
 def _evaluation_steps(config: PreprocessConfig) -> list[Any]:
@@ -107,7 +107,7 @@ def _check_length(size: tuple[int, int], image: Image) -> Image:
     scale = max(size[0] / image.height, size[1] / image.width)
     if image.width * image.height * scale**2 > _MOST_PIXELS:
         raise ImageError(
-            f"{_name(image)} is too long and thin: resized to cover {size[1]} x {size[0]} it would have more than "
+            f"{describe(image)} is too long and thin: resized to cover {size[1]} x {size[0]} it would have more than "
             f"{_MOST_PIXELS:,} pixels. Crop it first."
         )
     return image
@@ -134,41 +134,3 @@ def _fill(size: tuple[int, int], color: int, image: Image) -> Image:
     sides = [wide // 2, high // 2, (wide + 1) // 2, (high + 1) // 2]
     filled: Image = functional.pad(image, sides, fill=color)
     return filled
-
-
-def _expand(image: Image) -> Image:
-    """`image` in a mode in which Pillow can resize it without loss."""
-    import PIL.Image
-
-    if image.mode in ("1", "P", "PA"):
-        # Pillow resizes palettes and single bits by the nearest pixel, whatever was asked. By way of RGBA because a
-        # palette with several clear colours makes Pillow warn otherwise; the colours are the same.
-        return image.convert("RGBA").convert("RGB")
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        # Old versions of Pillow open 16-bit PNG files as 32-bit ones.
-        return PIL.Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        values = np.asarray(image)
-        low, high = values.min(), values.max()
-        if not (low >= 0 and high <= 255):  # also where a value is no number
-            raise ImageError(
-                f"{_name(image)} is of mode {image.mode} with values from {low} to {high}, and nothing says which of "
-                "them is white. Scale them to 0 to 255 first."
-            )
-    return image
-
-
-def _to_rgb(image: Image) -> Image:
-    try:
-        return image.convert("RGB")
-    except ValueError as error:
-        raise ImageError(f"{_name(image)} is of mode {image.mode}, which Pillow cannot make RGB: {error}.") from error
-
-
-def _name(image: Image) -> str:
-    name = getattr(image, "filename", "")
-    return (
-        f"The image {name} of {image.width} x {image.height} pixels"
-        if name
-        else (f"An image of {image.width} x {image.height} pixels")
-    )

@@ -31,6 +31,7 @@ def backward(
     *,
     context: Callable[[], AbstractContextManager[object]],
     seed: Callable[[int], None],
+    ready: Callable[[Batch], Batch] = lambda batch: batch,
     scale_loss: Callable[[Tensor], Tensor] = lambda loss: loss,
     mark: Callable[[str], None] = lambda stage: None,
 ) -> dict[str, Tensor]:
@@ -44,12 +45,14 @@ def backward(
         context: the context of every forward pass (autocast).
         seed: is called with the number of a micro-batch before each forward pass of it, and makes what the model draws
             (dropout, masks) a function of that number: both passes of a micro-batch have to draw the same.
+        ready: makes a batch what the model takes, before each forward pass of it: of several micro-batches only one at
+            a time is held in float32.
         scale_loss: what a loss scaler does to the sum before its gradient is taken.
         mark: is called with "forward", "loss" or "backward" where such a stage ends, see `measuring.clock`.
     """
     weights = objective.weights(batches)
     if len(batches) == 1:
-        (batch,) = batches
+        batch = ready(batches[0])
         seed(0)
         with context():
             output = _forward(model, batch)
@@ -62,7 +65,7 @@ def backward(
             _go_backward(scale_loss(_total(losses)))
             mark("backward")
         return {name: loss.detach() for name, loss in losses.items()}
-    features, extra = _features(model, objective, batches, context, seed)
+    features, extra = _features(model, objective, batches, context, seed, ready)
     mark("forward")
     leaves = Features(*(None if part is None else part.requires_grad_() for part in features))  # type: ignore[arg-type]
     with context():
@@ -70,7 +73,7 @@ def backward(
         _go_backward(scale_loss(_total(joint)))
         mark("loss")
     losses = {name: loss.detach() for name, loss in joint.items()}
-    for number, batch in enumerate(batches):
+    for number, batch in enumerate(map(ready, batches)):
         last = number == len(batches) - 1
         seed(number)
         with _unsynchronised(model, not last), context():
@@ -123,12 +126,13 @@ def _features(
     batches: Sequence[Batch],
     context: Callable[[], AbstractContextManager[object]],
     seed: Callable[[int], None],
+    ready: Callable[[Batch], Batch],
 ) -> tuple[Features, dict[str, Tensor]]:
     """Features of all micro-batches, and what the objective wants beside them, without activations."""
     found: list[Features] = []
     extra: list[dict[str, Tensor]] = []
     with torch.no_grad(), context(), kept_statistics(model):
-        for number, batch in enumerate(batches):
+        for number, batch in enumerate(map(ready, batches)):
             seed(number)
             found.append(Features.of(_forward(model, batch)))
             extra.append(objective.cached(batch))

@@ -14,11 +14,11 @@ import torch
 import clip_core
 from clip_core.device import resolve_device
 from clip_core.errors import ConfigError
-from clip_core.preprocess import build_transform
 from clip_core.towers.token_rows import needs_whole_rows
+from clip_core.train_pixels import TrainPixels
 from clip_train.config import ObjectiveConfig, TrainConfig
 from clip_train.cores import own_cores
-from clip_train.data.decode import Decoder
+from clip_train.data.decode import Batch, Decoder
 from clip_train.data.loader import Share
 from clip_train.data.ordering import build_order
 from clip_train.data.source import Source, open_source
@@ -61,6 +61,10 @@ class Plan:
         before, after = ((number * self.global_batch) // self.samples_per_epoch for number in (step - 1, step))
         return min(after, self.config.optim.epochs) if after > before else None
 
+    def ready(self, batch: Batch) -> Batch:
+        """A batch on its device as the model takes it, the pixels normalised."""
+        return batch._replace(images=self.decoder.pixels.normalize(batch.images))
+
     @property
     def device(self) -> torch.device:
         """Where this process computes."""
@@ -89,7 +93,7 @@ def prepare(config: TrainConfig, world: World | None = None) -> Plan:
     order = build_order(config.data, source, config.run.seed, global_batch)
     samples_per_epoch = config.data.train_num_samples or order.count
     total_steps = -(-config.optim.epochs * samples_per_epoch // global_batch)
-    transform = build_transform(bundle.config.preprocess, train=True, augment=augmentation(config))
+    pixels = TrainPixels(bundle.config.preprocess, augmentation(config))
     whole_rows = needs_whole_rows(bundle.config)
     if teacher is not None:
         whole_rows = whole_rows or needs_whole_rows(teacher.config)
@@ -113,7 +117,7 @@ def prepare(config: TrainConfig, world: World | None = None) -> Plan:
         bundle=bundle,
         teacher=teacher,
         source=source,
-        decoder=Decoder(source, order, transform, bundle.tokenizer, whole_rows=whole_rows),
+        decoder=Decoder(source, order, pixels, bundle.tokenizer, whole_rows=whole_rows),
         world=world,
         share=Share(size=local_batch, first=world.rank * local_batch, whole=whole),
         global_batch=global_batch,

@@ -86,7 +86,8 @@ def _try_model(plan: Plan, batch: Batch) -> str:
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        images, tokens = batch.images[:2].to(plan.device), batch.tokens[:2].to(plan.device)
+        images = plan.decoder.pixels.normalize(batch.images[:2].to(plan.device))
+        tokens = batch.tokens[:2].to(plan.device)
         with autocast(plan.config.run.precision, plan.device):
             output = model(images, tokens)
     except (RuntimeError, ValueError) as error:

@@ -12,11 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from clip_core import ImageError, open_image
-from clip_core.augment import seed_augmentation
+from clip_core import ImageError
 from clip_core.errors import DataError
-from clip_core.preprocess import Transform
 from clip_core.tokenizer import Tokenizer
+from clip_core.train_pixels import TrainPixels
 from clip_train.data.order import Order
 from clip_train.data.source import Source
 from clip_train.data.spent import Spent, Watch
@@ -39,7 +38,8 @@ class Batch(NamedTuple):
     """What the loop gets for one step."""
 
     images: Tensor
-    """(B, 3, size, size) float32, augmented and normalised."""
+    """(B, 3, size, size) uint8, augmented, which the step normalises where it computes (`TrainPixels.normalize`);
+    float32 and normalised only where noise was put in after that, with timm's random erasing."""
     tokens: Tensor
     """(B, S) int64; S is the longest caption of the batch, end-of-text included, at most the context length. Where the
     tower takes whole rows only, it is the context length."""
@@ -64,12 +64,12 @@ class Decoder:
     """Makes batches; holds everything that is needed for it and no state, and pickles."""
 
     def __init__(
-        self, source: Source, order: Order, transform: Transform, tokenizer: Tokenizer, *, whole_rows: bool = False
+        self, source: Source, order: Order, pixels: TrainPixels, tokenizer: Tokenizer, *, whole_rows: bool = False
     ) -> None:
         """`whole_rows` keeps the padding behind the longest caption, for a tower that takes no shorter rows."""
         self.source = source
         self.order = order
-        self.transform = transform
+        self.pixels = pixels
         self.tokenizer = tokenizer
         self.whole_rows = whole_rows
 
@@ -126,12 +126,11 @@ class Decoder:
             caption = text.decode("utf-8").strip()
             if not caption:
                 return "the caption is empty."
-            image = open_image(data, name=self.source.label(index))
+            image = self.pixels.open(data, name=self.source.label(index))
             watch.mark("decode")
-            seed_augmentation(mix(AUGMENT, self.order.seed, occasion, index) >> 1)
-            transformed = self.transform(image)
+            drawn = self.pixels.draw(image, mix(AUGMENT, self.order.seed, occasion, index) >> 1)
             watch.mark("augment")
-            return transformed, caption
+            return drawn, caption
         except UnicodeDecodeError as error:
             return f"the caption is not UTF-8 ({error.reason} at byte {error.start})."
         except ImageError as error:

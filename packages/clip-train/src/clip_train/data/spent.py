@@ -19,7 +19,7 @@ class Spent(NamedTuple):
     decode: float = 0.0
     """Bytes to pixels."""
     augment: float = 0.0
-    """Pixels to the tensor: crop, resize, and whatever else the transform does, and the batch put together."""
+    """Crop, resize, and whatever else is drawn, and the batch put together."""
     tokenise: float = 0.0
 
     def plus(self, other: Spent) -> Spent:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import clip_core
 from clip_core.errors import ConfigError
+from clip_core.normalize import Normalize
 from clip_train.config import TrainConfig
 from clip_train.data.decode import Batch
 from clip_train.gradients import kept_statistics
@@ -146,7 +147,8 @@ def _attempt(
     length = student.config.text.context_length
     tokens = torch.randint(1, 100, (size, length), device=device)
     tokens[:, -1] = student.config.text.vocab_size - 1
-    images = torch.randn(size, 3, height, width, device=device)
+    pixels = torch.randint(0, 256, (size, 3, height, width), dtype=torch.uint8, device=device)
+    images = Normalize(student.config.preprocess.mean, student.config.preprocess.std)(pixels)
     batch = Batch(images, tokens, torch.full((size,), length), [], [])
     with autocast(config.run.precision, device):
         output = student.model(images, tokens, batch.lengths.tolist())
