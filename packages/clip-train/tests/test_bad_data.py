@@ -19,13 +19,13 @@ Make = Callable[..., TrainConfig]
 
 def test_more_than_the_fraction_ends_the_run() -> None:
     seen: list[int] = []
-    limit = BadDataLimit(lambda record: seen.append(record["step"]), 0.1, 50)
+    limit = BadDataLimit(lambda record: seen.append(record["step"]), 0.1)
     for step in range(1, 31):
-        limit({"step": step, "skipped_samples": 5})
+        limit({"step": step, "batch": 50, "skipped_samples": 5})
 
     def go_on() -> None:
         for step in range(31, 40):
-            limit({"step": step, "skipped_samples": 6})
+            limit({"step": step, "batch": 50, "skipped_samples": 6})
 
     with pytest.raises(DataError, match=r"15\d of 1[56]\d\d samples could not be used.*--max-bad-fraction 0.1"):
         go_on()
@@ -34,11 +34,11 @@ def test_more_than_the_fraction_ends_the_run() -> None:
 
 
 def test_a_few_bad_samples_end_no_run() -> None:
-    limit = BadDataLimit(lambda record: None, 0.0, 8)
+    limit = BadDataLimit(lambda record: None, 0.0)
     for step in range(bad_data.LEAST):
-        limit({"step": step, "skipped_samples": 1})
+        limit({"step": step, "batch": 8, "skipped_samples": 1})
     with pytest.raises(DataError):
-        limit({"step": 0, "skipped_samples": 1})
+        limit({"step": 0, "batch": 8, "skipped_samples": 1})
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -21,6 +22,7 @@ from clip_eval.processes import Ranks
 from clip_hub.card.folder import find_epochs
 from clip_hub.card.results import read_curves
 from clip_train import TrainConfig, train
+from clip_train.data.loader import Share
 from clip_train.evaluating.class_folders import open_classes, open_imagenet
 from clip_train.evaluating.turns import Evaluations
 from clip_train.evaluating.validation import Validation, retrieval_metrics
@@ -186,12 +188,13 @@ def test_class_folders_are_in_imagenets_order(classes: Path, shapes: Path, make:
 
 
 def test_epochs_end_where_their_last_sample_is() -> None:
-    plan: Any = SimpleNamespace(
-        global_batch=8, samples_per_epoch=20, config=SimpleNamespace(optim=SimpleNamespace(epochs=3))
-    )
-    assert [Plan.epoch_ended_by(plan, step) for step in range(1, 9)] == [None, None, 1, None, 2, None, None, 3]
-    plan.samples_per_epoch = 3
-    assert [Plan.epoch_ended_by(plan, step) for step in (1, 2)] == [2, 3]
+    config: Any = SimpleNamespace(optim=SimpleNamespace(epochs=3))
+    missing: Any = None
+    fields = dict.fromkeys((field.name for field in dataclasses.fields(Plan)), missing)
+    plan = Plan(**{**fields, "config": config, "share": Share(8), "per_epoch": 20})
+    assert [plan.epoch_ended_by(step) for step in range(1, 9)] == [None, None, 1, None, 2, None, None, 3]
+    plan = dataclasses.replace(plan, per_epoch=3)
+    assert [plan.epoch_ended_by(step) for step in (1, 2)] == [2, 3]
 
 
 def test_what_cannot_be_evaluated_is_found_before_training(make_config: Make, classes: Path, tmp_path: Path) -> None:

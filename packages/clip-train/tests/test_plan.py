@@ -23,7 +23,7 @@ def test_steps_cover_every_sample_of_every_epoch(make_config: Make) -> None:
     # 80 samples in batches of 7: eleven full ones leave three samples unseen.
     assert prepare(make_config(epochs=2, batch_size=7)).total_steps == 12
     limited = prepare(make_config(epochs=3, batch_size=8, train_num_samples=16))
-    assert (limited.total_steps, limited.samples_per_epoch) == (6, 16)
+    assert (limited.total_steps, limited.per_epoch) == (6, 16)
 
 
 def test_the_seed_decides_the_initial_weights(make_config: Make) -> None:

@@ -49,7 +49,7 @@ def test_workers_and_processes_make_the_same_batches_and_every_sample_comes_once
         other = decoder_of(piped, tmp_path / f"b{rank}")
         for path in (tmp_path / f"b{rank}" / "shards").glob("*.tar"):
             path.unlink()
-        half = list(iterate_batches(other, Share(6, rank * 6, BATCH), range(2, 5), workers=2, device=CPU))
+        half = list(iterate_batches(other, Share(BATCH, rank, 2), range(2, 5), workers=2, device=CPU))
         expected = [batch.images[rank * 6 : rank * 6 + 6] for batch in alone[2:]]
         assert all(torch.equal(one.images, two) for one, two in zip(half, expected, strict=True))
 

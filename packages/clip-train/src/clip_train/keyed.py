@@ -6,10 +6,10 @@ bit however many workers read its data. The mixing is splitmix64's (Steele, Lea 
 
 from __future__ import annotations
 
-__all__ = ["AUGMENT", "CAPTION", "MODEL", "ORDER", "PART", "RESAMPLE", "SAMPLE", "WINDOW", "mix"]
+__all__ = ["AUGMENT", "CAPTION", "MODEL", "ORDER", "PART", "RESAMPLE", "SAMPLE", "SHAPE", "WINDOW", "mix"]
 
 # The first word of a key says what it is for, so that no two uses ever share their numbers.
-ORDER, AUGMENT, MODEL, SAMPLE, CAPTION, PART, RESAMPLE, WINDOW = 1, 2, 3, 4, 5, 6, 7, 8
+ORDER, AUGMENT, MODEL, SAMPLE, CAPTION, PART, RESAMPLE, WINDOW, SHAPE = 1, 2, 3, 4, 5, 6, 7, 8, 9
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15

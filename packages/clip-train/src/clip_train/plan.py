@@ -18,6 +18,7 @@ from clip_core.towers.token_rows import needs_whole_rows
 from clip_core.train_pixels import TrainPixels
 from clip_train.config import ObjectiveConfig, TrainConfig
 from clip_train.cores import own_cores
+from clip_train.data.batching import Batching, EvenBatching
 from clip_train.data.decode import Batch, Decoder
 from clip_train.data.loader import Share
 from clip_train.data.ordering import build_order
@@ -48,17 +49,30 @@ class Plan:
     world: World
     share: Share
     """Which samples of each micro-batch this process sees."""
-    global_batch: int
-    """Samples of one optimiser step, of all processes and micro-batches."""
-    samples_per_epoch: int
+    per_epoch: int
+    """What counts as an epoch: so many samples, or whatever else `batching` counts them in."""
     total_steps: int
+
+    @property
+    def batching(self) -> Batching:
+        """Which slots a step has, of all processes."""
+        return self.share.batching
+
+    @property
+    def global_batch(self) -> int:
+        """Samples of one optimiser step at most, of all processes and micro-batches."""
+        return self.batching.most
+
+    def epochs_before(self, steps: int) -> int:
+        """How many epochs have ended when `steps` steps are done."""
+        return self.batching.passed(steps) // self.per_epoch
 
     def epoch_ended_by(self, step: int) -> int | None:
         """The number, from 1, of the epoch whose last sample was in `step` (from 1); None where it ended none.
 
         A step that ends several gives the last of them.
         """
-        before, after = ((number * self.global_batch) // self.samples_per_epoch for number in (step - 1, step))
+        before, after = self.epochs_before(step - 1), self.epochs_before(step)
         return min(after, self.config.optim.epochs) if after > before else None
 
     def ready(self, batch: Batch) -> Batch:
@@ -88,17 +102,16 @@ def prepare(config: TrainConfig, world: World | None = None) -> Plan:
     if not config.optim.batch_size:
         most = max(2, len(source) // (world.size * config.optim.accum_freq))
         config = config.replace(batch_size=find_batch_size(config, bundle, teacher, world, most))
-    local_batch, whole = config.optim.batch_size, config.optim.batch_size * world.size
-    global_batch = whole * config.optim.accum_freq
-    order = build_order(config.data, source, config.run.seed, global_batch)
-    samples_per_epoch = config.data.train_num_samples or order.count
-    total_steps = -(-config.optim.epochs * samples_per_epoch // global_batch)
+    batching = EvenBatching(config.optim.batch_size * world.size, config.optim.accum_freq)
+    order = build_order(config.data, source, config.run.seed, batching.most)
+    per_epoch = config.data.train_num_samples or order.count
+    total_steps = batching.steps(config.optim.epochs * per_epoch)
     pixels = TrainPixels(bundle.config.preprocess, augmentation(config))
     whole_rows = needs_whole_rows(bundle.config)
     if teacher is not None:
         whole_rows = whole_rows or needs_whole_rows(teacher.config)
     _log.info(
-        "%d samples in %d files, %d steps of %d samples", len(source), len(source.groups), total_steps, global_batch
+        "%d samples in %d files, %d steps of %d samples", len(source), len(source.groups), total_steps, batching.most
     )
     if config.optim.warmup >= total_steps:
         _log.warning(
@@ -110,8 +123,8 @@ def prepare(config: TrainConfig, world: World | None = None) -> Plan:
     cores = own_cores()
     if config.data.workers > cores:
         _log.warning("%d workers on %d cores take time from each other (--workers)", config.data.workers, cores)
-    if global_batch > len(source):
-        _log.warning("the batch of %d is larger than the data of %d samples", global_batch, len(source))
+    if batching.most > len(source):
+        _log.warning("the batch of %d is larger than the data of %d samples", batching.most, len(source))
     return Plan(
         config=config.replace(device=str(device)) if world.size == 1 else config,
         bundle=bundle,
@@ -119,9 +132,8 @@ def prepare(config: TrainConfig, world: World | None = None) -> Plan:
         source=source,
         decoder=Decoder(source, order, pixels, bundle.tokenizer, whole_rows=whole_rows),
         world=world,
-        share=Share(size=local_batch, first=world.rank * local_batch, whole=whole),
-        global_batch=global_batch,
-        samples_per_epoch=samples_per_epoch,
+        share=Share(batching, world.rank, world.size),
+        per_epoch=per_epoch,
         total_steps=total_steps,
     )
 

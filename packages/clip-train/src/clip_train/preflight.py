@@ -252,13 +252,13 @@ def _try_shared_memory(plan: Plan, batch: Batch, neighbours: int) -> str:
     workers, place = plan.config.data.workers, Path("/dev/shm")
     if workers == 0 or sys.platform != "linux" or not place.is_dir():
         return "shared memory: not needed"
-    share = batch.images.nbytes // len(batch.images) * plan.share.size
+    share = batch.images.nbytes // len(batch.images) * plan.share.most
     needed = share * workers * _AHEAD * neighbours
     free = shutil.disk_usage(place).free
     if free < needed:
         raise ConfigError(
             f"{place} has room for {free / 1e6:.0f} MB, and {neighbours} process(es) on this host with --workers "
-            f"{workers} and --batch-size {plan.share.size} read up to {needed / 1e6:.0f} MB ahead. Give the container "
+            f"{workers} and --batch-size {plan.share.most} read up to {needed / 1e6:.0f} MB ahead. Give the container "
             "more shared memory (docker run --shm-size), or lower --workers or --batch-size."
         )
     return f"shared memory: {needed / 1e6:.0f} of {free / 1e6:.0f} MB"

@@ -106,7 +106,7 @@ class Recording:
             self._said = self.pace.latest
             record = {**record, **self._said.record()}
         self.write(record)
-        self._mean.add(record["loss"], plan.global_batch)
+        self._mean.add(record["loss"], record["batch"])
         number, logging_config = record["step"], plan.config.logging
         last = number == plan.total_steps
         if number % logging_config.log_metric_every_n_steps == 0 or last:
@@ -149,7 +149,7 @@ class Recording:
         """Operations per second of this process's device."""
         if self._cost is None or "text_tokens" not in record:
             return None
-        pairs = self._plan.global_batch / self._plan.world.size
+        pairs = record["batch"] / self._plan.world.size
         seconds: float = record["step_seconds"]
         return self._cost.of(record["text_tokens"]) * pairs / seconds
 
@@ -157,7 +157,7 @@ class Recording:
         plan, since = self._plan, self._since
         number = record["step"]
         whole = since.seconds or record["step_seconds"]
-        speed = (since.samples or plan.global_batch) / whole
+        speed = (since.samples or record["batch"]) / whole
         parts = [f"step {number} of {plan.total_steps}", f"loss {record['loss']:.5g}"]
         if self._mean.value is not None:
             parts[-1] += f" (mean {self._mean.value:.5g})"
@@ -174,7 +174,7 @@ class Recording:
                 f"{achieved / 1e12:.3g} TFLOP/s" if self._peak is None else f"MFU {100 * achieved / self._peak:.1f} %"
             )
         parts.append(f"{peak_memory(plan.device) / 1e9:.2f} GB")
-        left = (plan.total_steps - number) * plan.global_batch / speed
+        left = (plan.batching.samples(plan.total_steps) - plan.batching.samples(number)) / speed
         return ", ".join([*parts, f"{duration(left)} left"])
 
 

@@ -87,7 +87,7 @@ def train(config: TrainConfig, *, progress: bool = False) -> RunResult:
         preflight(plan)
         evaluations = world.together(lambda: open_evaluations(plan))
         recording = Recording(plan, find_cost(plan))
-        limit = BadDataLimit(recording, config.data.max_bad_fraction, plan.global_batch)
+        limit = BadDataLimit(recording, config.data.max_bad_fraction)
         running = start(plan, record=limit)
         running.parts["bad_data"] = limit
         if origin is not None:

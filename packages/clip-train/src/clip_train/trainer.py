@@ -149,7 +149,6 @@ def fit(running: Running, services: Sequence[Service] = ()) -> None:
         DataError: the data cannot be read any more.
     """
     plan, state = running.plan, running.state
-    accumulated = plan.config.optim.accum_freq
     running.model.train()
     running.votes = {name: False for service in services for name in service.votes}
     ledger = _Ledger(running, lag=1 if plan.device.type == "cuda" else 0)
@@ -162,7 +161,7 @@ def fit(running: Running, services: Sequence[Service] = ()) -> None:
         for batch in micro:
             running.account.add(batch)
         spent = functools.reduce(Spent.plus, (batch.spent for batch in micro))
-        tokens = sum(float(batch.lengths.sum()) for batch in micro) / (plan.share.size * accumulated)
+        tokens = sum(float(batch.lengths.sum()) for batch in micro) / sum(len(batch.lengths) for batch in micro)
         ready = time.perf_counter()
         clock.start()
         running.at(step + 1, "forward and backward")
@@ -171,9 +170,25 @@ def fit(running: Running, services: Sequence[Service] = ()) -> None:
         admitted, names, values = _step(running, step, micro, clock.mark)
         now = time.perf_counter()
         state.steps = step + 1
-        state.samples_seen = state.steps * plan.global_batch
+        place = step + state.data_offset
+        samples = plan.batching.samples(place + 1) - plan.batching.samples(place)
+        state.samples_seen += samples
         state.seconds += beside + now - before
-        ledger.add(_Entry(step, names, values, now - before, ready - before, beside, spent, tokens, clock.take()))
+        ledger.add(
+            _Entry(
+                step=step,
+                samples=samples,
+                samples_seen=state.samples_seen,
+                losses=names,
+                values=values,
+                seconds=now - before,
+                waited=ready - before,
+                beside=beside,
+                spent=spent,
+                tokens=tokens,
+                laps=clock.take(),
+            )
+        )
         running.agreed = ledger.take_agreed()
         running.at(step + 1, "between steps")
         if running.average is not None:
@@ -263,9 +278,13 @@ def _step(
     return admitted, list(losses), torch.cat([numbers, shared])
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, kw_only=True)
 class _Entry:
     step: int
+    samples: int
+    """Of this step, of all processes."""
+    samples_seen: int
+    """With those of all steps before."""
     losses: list[str]
     values: Tensor
     seconds: float
@@ -325,8 +344,9 @@ class _Ledger:
         running.record(
             {
                 "step": number,
-                "epoch": entry.step * plan.global_batch // plan.samples_per_epoch,
-                "samples_seen": number * plan.global_batch,
+                "epoch": plan.epochs_before(entry.step),
+                "batch": entry.samples,
+                "samples_seen": entry.samples_seen,
                 "loss": loss,
                 **(
                     {f"{name}_loss": part for name, part in zip(entry.losses, parts, strict=True)}
@@ -334,7 +354,7 @@ class _Ledger:
                     else {}
                 ),
                 "updated": updated,
-                "samples_per_second": plan.global_batch / entry.seconds,
+                "samples_per_second": entry.samples / entry.seconds,
                 "lr": rate,
                 "logit_scale": scale,
                 "grad_norm": norm,
@@ -349,7 +369,7 @@ class _Ledger:
                 "data_offset": state.data_offset,
             }
         )
-        running.show(plan.global_batch, loss)
+        running.show(entry.samples, loss)
         guard.check(number)
 
 

@@ -64,8 +64,8 @@ class ForeignOrigin:
             )
         load_model(model, tensors, self.folder)
         state = running.state
-        state.steps = -(-epoch * plan.samples_per_epoch // plan.global_batch)
-        state.samples_seen = state.steps * plan.global_batch
+        state.steps = plan.batching.steps(epoch * plan.per_epoch)
+        state.samples_seen = plan.batching.samples(state.steps)
         missing = [word for word in (self._take_optimizer(running, content, list(tensors)),) if word is not None]
         scaler = running.parts.get("scaler")
         if scaler is not None and isinstance(content.get("scaler"), dict):

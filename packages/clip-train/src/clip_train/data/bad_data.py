@@ -22,11 +22,10 @@ LEAST = 100
 class BadDataLimit:
     """Takes the records of a run and passes them on to `record`."""
 
-    def __init__(self, record: Callable[[dict[str, Any]], None], fraction: float, batch: int) -> None:
-        """`fraction` of all slots may be lost; `batch`: slots of a step, of all processes."""
+    def __init__(self, record: Callable[[dict[str, Any]], None], fraction: float) -> None:
+        """`fraction` of all slots may be lost."""
         self._record = record
         self._fraction = fraction
-        self._batch = batch
         self._lost = 0
         self._seen = 0
 
@@ -34,7 +33,7 @@ class BadDataLimit:
         """Write one step's record; raises `DataError` once too much is lost."""
         self._record(record)
         self._lost += record["skipped_samples"]
-        self._seen += self._batch
+        self._seen += record["batch"]
         if self._lost > max(LEAST, self._fraction * self._seen):
             raise DataError(
                 f"{self._lost} of {self._seen} samples could not be used, more than --max-bad-fraction "

@@ -15,7 +15,6 @@ What this room leaves out: what is in a batch (`decode`), and logging: a batch b
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import signal
 import sys
@@ -27,29 +26,40 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from clip_core.errors import ClipError
+from clip_train.data.batching import Batching, EvenBatching, Form
 from clip_train.data.decode import Batch, Decoder
 from clip_train.data.replacing import WorkerDied, leave_dead_workers_to_us, replace_dead_workers
 
 __all__ = ["Share", "StepDataset", "WorkerDied", "explain_dead_workers", "iterate_batches"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Share:
-    """Which slots of the run's one line this process fills: `size` in a row, out of each `whole`, from `first` on.
+    """Which slots of the run's one line this process fills: an equal stretch of every micro-batch.
 
     The slots of a step stand in a row whatever the number of processes, so that a global batch is the same set.
     """
 
-    size: int
-    """Samples of this process in one micro-batch."""
-    first: int = 0
-    whole: int = 0
-    """Samples of all processes in one micro-batch; 0: `size`."""
+    def __init__(self, batching: Batching | int, rank: int = 0, ranks: int = 1) -> None:
+        """`batching` is that of all processes, which divide each of its micro-batches; a number: all have that size."""
+        self.batching = EvenBatching(batching) if isinstance(batching, int) else batching
+        self.rank = rank
+        self.ranks = ranks
+
+    @property
+    def most(self) -> int:
+        """Samples of this process in one micro-batch at most."""
+        return self.batching.most // (self.batching.accumulated * self.ranks)
 
     def slots(self, number: int) -> range:
         """Those of micro-batch `number`, counted from the beginning of the run."""
-        first = number * (self.whole or self.size) + self.first
-        return range(first, first + self.size)
+        piece = self.batching.piece(number)
+        size = piece.size // self.ranks
+        first = piece.first + self.rank * size
+        return range(first, first + size)
+
+    def form(self, number: int) -> Form | None:
+        """How the images of micro-batch `number` are cut; None where all of the run have one size."""
+        return self.batching.piece(number).form
 
 
 class StepDataset(Dataset[Batch | ClipError]):
@@ -63,9 +73,10 @@ class StepDataset(Dataset[Batch | ClipError]):
         self.share = share
 
     def __getitem__(self, number: int) -> Batch | ClipError:
-        count = self.decoder.order.count
+        count, form = self.decoder.order.count, self.share.form(number)
+        slots = (divmod(slot, count) for slot in self.share.slots(number))
         try:
-            return self.decoder.batch(divmod(slot, count) for slot in self.share.slots(number))
+            return self.decoder.batch(slots) if form is None else self.decoder.batch_of(form, slots)
         except ClipError as error:
             return error
 
