@@ -105,7 +105,8 @@ def plain_steps(config: PreprocessConfig, augment: AugmentConfig) -> tuple[Any, 
 def timm_steps(config: PreprocessConfig, augment: AugmentConfig, **patches: Any) -> tuple[list[Any], list[Any]]:
     """The steps of timm from an RGB image to one of the configured size, and from that to the normalised tensor.
 
-    The second are scaling to [0, 1], normalising, and where `re_prob` is not 0 erasing with noise.
+    The second are scaling to [0, 1], normalising, and where `re_prob` is not 0 erasing with noise. `patches` are timm's
+    arguments for NaFlex, whose images have no size but a number of patches.
 
     Raises `ConfigError` for an `auto_augment` that timm does not know.
     """
@@ -116,6 +117,7 @@ def timm_steps(config: PreprocessConfig, augment: AugmentConfig, **patches: Any)
     try:
         first, second, third = create_transform(
             separate=True,
+            **patches,
             **patches,
             input_size=(3, *size_pair(config.size)),
             is_training=True,
