@@ -233,7 +233,7 @@ def test_a_huggingface_dataset(saved: str, tmp_path: Path, png: Png) -> None:
         }
     )
     made = datasets.Dataset.from_dict(rows, features=features)
-    (made if saved == "split" else datasets.DatasetDict({"test": made})).save_to_disk(tmp_path / "saved")
+    (made if saved == "split" else datasets.DatasetDict({"test": made})).save_to_disk(str(tmp_path / "saved"))
     data = build(tmp_path, huggingface_dataset(tmp_path / "saved", label="kind"))
     assert (data.classnames, data.labels, images_of(data)) == (("cat", "owl"), (1, 0, 1), [png(0), png(1), png(2)])
     source = huggingface_dataset(tmp_path / "saved", label="tags")
@@ -359,7 +359,7 @@ def test_the_command_for_every_source(tmp_path: Path, pictures: Path, capsys: py
     wino = write_table(tmp_path / "w.jsonl", [row])
     gavil = write_table(tmp_path / "g.jsonl", [{"cue": "a", "candidates": ["1", "2"], "associations": ["2"]}])
     made = datasets.Dataset.from_dict({"image": [str(pictures / "0.png")], "text": ["a"]})
-    made.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "saved")
+    made.cast_column("image", datasets.Image()).save_to_disk(str(tmp_path / "saved"))
     crepe = [str(tmp_path / "add_att.json"), str(tmp_path / "swap_obj.json")]
     for words, kind in (
         (["folder", str(tmp_path / "root")], "classification"),
