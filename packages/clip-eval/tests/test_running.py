@@ -342,3 +342,25 @@ def test_a_set_without_the_language_is_left_out_and_said(
     assert benchmark(tmp_path, *words, "--language", "ja") == 0
     assert [path.name for path in tmp_path.glob("*_ja_*.json")] == ["pairs_ja_zeroshot_retrieval.json"]
     assert benchmark(tmp_path, *words, "--language", "jp") == 2
+
+
+def test_clip_benchmarks_command_takes_doubled_names_and_says_what_they_cost(
+    bundle: Bundle, make_classification: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip_core.save(bundle, tmp_path / "weights")
+    make_classification()
+    make_classification(name="birds", classnames="owl\nowl\nlark\n")
+    own = tmp_path / "names.json"
+    own.write_text(json.dumps({"animals": ["un", "un", "trois"]}))
+    words = ["--dataset", "animals", "birds", "--model", "tiny", "--pretrained", str(tmp_path / "weights")]
+    assert benchmark(tmp_path, *words, "--custom_classname_file", str(own)) == 0
+    for name, doubled in (("animals", "un"), ("birds", "owl")):
+        assert (
+            f"1 class name(s) stand for several classes, first {doubled!r}: 3 images are decided by lot" in caplog.text
+        )
+        record = json.loads((tmp_path / f"{name}_en_zeroshot_classification.json").read_text())["clip_eval"]
+        acc1 = record["metrics"]["acc1"]
+        # An image of a doubled name is right by half, where the model finds the name.
+        assert acc1["pessimistic"] <= acc1["value"] <= acc1["optimistic"]
+        assert acc1["value"] - acc1["pessimistic"] == acc1["optimistic"] - acc1["value"]
+        assert [entry["name"] for entry in record["details"]["duplicate_classnames"]] == [doubled]

@@ -100,7 +100,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model_cache_dir", help="where weights are kept")
     parser.add_argument("--feature_root", default="features", help="where features are kept (%(default)s)")
     parser.add_argument("--annotation_file", default="", help="refused: captions are read from the shards")
-    parser.add_argument("--custom_classname_file", help="JSON with the class names of each data set")
+    parser.add_argument(
+        "--custom_classname_file",
+        help="JSON with the class names of each data set; names may occur twice, and their images are ties",
+    )
     parser.add_argument("--custom_template_file", help="JSON with the prompts of each data set")
     parser.add_argument("--dump_classnames", action="store_true", help="write the class names into the file")
     parser.add_argument("--dump_templates", action="store_true", help="write the templates into the file")

@@ -107,6 +107,8 @@ def _evaluate_model(
             split=arguments.split,
             train_split=trains[job.place],
             validation_split=validations[job.place],
+            # As CLIP_benchmark does; their images are ties, which the task says.
+            allow_duplicate_classes=True,
             cache_dir=arguments.wds_cache_dir,
         )
         try:
@@ -173,5 +175,6 @@ def _options(arguments: argparse.Namespace, selected: Selected, share: float | N
         ks=tuple(arguments.recall_k),
         fewshot_k=None if arguments.fewshot_k < 0 else arguments.fewshot_k,
         seeds=(arguments.seed,),
+        allow_duplicate_classnames=True,
         **words,
     )
