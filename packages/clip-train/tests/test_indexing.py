@@ -205,3 +205,16 @@ def test_tables_say_what_they_are(shard: Path) -> None:
     table = load_table(place)
     assert table is not None
     assert (len(table), table.key(3), set(table.members(3))) == (20, "s0000003", {"png", "txt"})
+
+
+@pytest.mark.parametrize("count", [3, 16])
+def test_how_far_it_is_is_told_and_said(
+    tmp_path: Path, make: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, count: int
+) -> None:
+    paths = [make.shard(tmp_path / f"{n}.tar", [make.pair(n)]) for n in range(count)]
+    monkeypatch.setattr(indexing, "_SAID", 0.0)
+    told: list[tuple[int, int]] = []
+    with caplog.at_level(logging.INFO, "clip_train"):
+        ShardSource("::".join(map(str, paths)), progress=lambda done, total: told.append((done, total)))
+    assert told == [(done, count) for done in range(1, count + 1)]
+    assert f"indexed 2 of {count} shards so far" in caplog.text

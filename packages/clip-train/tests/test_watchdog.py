@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
+import time
 
 import pytest
+import torch.distributed as dist
 
+from clip_train import watchdog
+from clip_train.exit_codes import LOST_A_PROCESS
 from clip_train.watchdog import BETWEEN, LONG, PREPARING, Sighting, Watchdog, _born, _kill_if_here, _self, culprits
 from clip_train.world import World
 
@@ -44,6 +50,33 @@ def test_what_takes_long_has_more_time(step: int, phase: str) -> None:
     assert blamed(waiting, at(1, step, phase, stuck=10 * LONG + 1)) == [1]
 
 
+def test_of_those_that_prepare_the_one_that_has_done_least_is_blamed() -> None:
+    done, working = (Sighting(rank, stuck=9999, done=40 - 10 * rank) for rank in range(2))
+    assert blamed(done, working) == [1]
+    assert "30 files indexed" in working.describe()
+    assert blamed(done, dataclasses.replace(working, stuck=5)) == []
+
+
+def test_indexing_may_take_as_long_as_it_likes_and_a_standstill_may_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "_kill_if_here", lambda body: None)
+    store, ended = dist.HashStore(), []
+    with contextlib.ExitStack() as stack:
+        dogs = []
+        for rank in range(2):
+            world = World(rank=rank, size=2, store=store)
+            dogs.append(stack.enter_context(Watchdog(world, seconds=0.1, end=lambda code: ended.append(code))))
+        # The first has indexed all and waits for the other, which takes three times what a standstill may.
+        dogs[0].advance(1000)
+        for done in range(60):
+            dogs[1].advance(done)
+            time.sleep(0.05)
+        assert ended == []
+        deadline = time.monotonic() + 20
+        while len(ended) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert ended == [LOST_A_PROCESS] * 2
+
+
 def test_whoever_loads_libraries_may_be_silent_for_a_while() -> None:
     assert blamed(at(0, 0, PREPARING), at(1, 0, PREPARING, silent=11)) == []
     assert blamed(at(0, 0, PREPARING), at(1, 0, PREPARING, silent=10 * LONG + 1)) == [1]
@@ -51,9 +84,9 @@ def test_whoever_loads_libraries_may_be_silent_for_a_while() -> None:
 
 def test_alone_and_without_a_limit_nothing_is_watched() -> None:
     for world, seconds in ((World(), 5.0), (World(size=2), 0.0)):
-        with Watchdog(world, seconds=seconds) as watchdog, watchdog.explaining():
-            watchdog.at(1, READING)
-        with pytest.raises(RuntimeError, match="gloo"), watchdog.explaining():
+        with Watchdog(world, seconds=seconds) as dog, dog.explaining():
+            dog.at(1, READING)
+        with pytest.raises(RuntimeError, match="gloo"), dog.explaining():
             raise RuntimeError("gloo says nothing")
 
 

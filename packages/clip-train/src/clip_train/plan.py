@@ -21,8 +21,9 @@ from clip_train.cores import own_cores
 from clip_train.data.batching import Batching, EvenBatching
 from clip_train.data.decode import Batch, Decoder
 from clip_train.data.loader import Share
+from clip_train.data.naflex import FlexDecoder, flex_batching, makers_of, require_possible, with_flex_augmentation
 from clip_train.data.ordering import build_order
-from clip_train.data.source import Source, open_source
+from clip_train.data.source import Progress, Source, open_source
 from clip_train.initial import augmentation, build_bundle, create_model
 from clip_train.objective import check_teacher
 from clip_train.parallel import check_compiler
@@ -85,33 +86,44 @@ class Plan:
         return self.world.device
 
 
-def prepare(config: TrainConfig, world: World | None = None) -> Plan:
+def prepare(config: TrainConfig, world: World | None = None, progress: Progress = lambda done, total: None) -> Plan:
     """Check everything, index the data and build the model, for one process of `world` (None: there is one).
 
-    Raises a `ClipError` for what the user can mend: a device, a model name, weights or data that are not there or do
+    `progress` is told how many files of how many are indexed, which takes long where there are many. Raises a
+    `ClipError` for what the user can mend: a device, a model name, weights or data that are not there or do
     not fit.
     """
     _refuse_to_run_in_a_worker()
     world = world or World(device=resolve_device(config.run.device))
     device = world.device
     check_compiler(config.parallel)
-    source = open_source(config.data, rank=world.rank, ranks=world.size)
+    config = with_flex_augmentation(config)
+
+    def index() -> Source:
+        return open_source(config.data, rank=world.rank, ranks=world.size, progress=progress)
+
+    # Without a watchdog the next message waits as long as torch lets it.
+    source = world.together(index, patiently=True) if world.watched else index()
     bundle = build_bundle(config, device)
     _say_which_loss(config.objective, bundle.model)
+    require_possible(config, bundle.config)
     teacher = _build_teacher(config.objective, bundle, device)
     if not config.optim.batch_size:
         most = max(2, len(source) // (world.size * config.optim.accum_freq))
         config = config.replace(batch_size=find_batch_size(config, bundle, teacher, world, most))
-    batching = EvenBatching(config.optim.batch_size * world.size, config.optim.accum_freq)
-    order = build_order(config.data, source, config.run.seed, batching.most)
-    per_epoch = config.data.train_num_samples or order.count
-    total_steps = batching.steps(config.optim.epochs * per_epoch)
-    pixels = TrainPixels(bundle.config.preprocess, augmentation(config))
     whole_rows = needs_whole_rows(bundle.config)
     if teacher is not None:
         whole_rows = whole_rows or needs_whole_rows(teacher.config)
+    batching, decoder = _batching_and_decoder(config, bundle, source, world.size, whole_rows)
+    per_epoch = config.naflex.naflex_num_train_image_tokens or config.data.train_num_samples or decoder.order.count
+    total_steps = batching.steps(config.optim.epochs * per_epoch)
     _log.info(
-        "%d samples in %d files, %d steps of %d samples", len(source), len(source.groups), total_steps, batching.most
+        "%d samples in %d files, %d steps of %s%d samples",
+        len(source),
+        len(source.groups),
+        total_steps,
+        "at most " if config.naflex.use_naflex else "",
+        batching.most,
     )
     if config.optim.warmup >= total_steps:
         _log.warning(
@@ -130,12 +142,28 @@ def prepare(config: TrainConfig, world: World | None = None) -> Plan:
         bundle=bundle,
         teacher=teacher,
         source=source,
-        decoder=Decoder(source, order, pixels, bundle.tokenizer, whole_rows=whole_rows),
+        decoder=decoder,
         world=world,
         share=Share(batching, world.rank, world.size),
         per_epoch=per_epoch,
         total_steps=total_steps,
     )
+
+
+def _batching_and_decoder(
+    config: TrainConfig, bundle: clip_core.Bundle, source: Source, processes: int, whole_rows: bool
+) -> tuple[Batching, Decoder]:
+    """Which samples a step has, of all processes, and what makes its batches."""
+    batching: Batching
+    if config.naflex.use_naflex:
+        batching = flex_batching(config, bundle.config, processes)
+        order = build_order(config.data, source, config.run.seed, batching.most)
+        makers = makers_of(batching, bundle.config, augmentation(config))
+        return batching, FlexDecoder(source, order, makers, bundle.tokenizer, whole_rows=whole_rows)
+    batching = EvenBatching(config.optim.batch_size * processes, config.optim.accum_freq)
+    order = build_order(config.data, source, config.run.seed, batching.most)
+    pixels = TrainPixels(bundle.config.preprocess, augmentation(config))
+    return batching, Decoder(source, order, pixels, bundle.tokenizer, whole_rows=whole_rows)
 
 
 def _refuse_to_run_in_a_worker() -> None:

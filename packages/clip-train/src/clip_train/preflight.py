@@ -29,6 +29,7 @@ from clip_core.errors import ConfigError, StorageError
 from clip_train.checkpoint import published
 from clip_train.config import TrainConfig
 from clip_train.data.decode import Batch
+from clip_train.data.images import describe, each, size_in_bytes
 from clip_train.plan import Plan
 from clip_train.precision import autocast
 from clip_train.world import World
@@ -52,7 +53,7 @@ def preflight(plan: Plan) -> list[str]:
     """
     began, world = time.perf_counter(), plan.world
     batch = world.together(lambda: _try_data(plan))
-    found = [f"data: {_SAMPLES} samples read, decoded and tokenised, images {tuple(batch.images.shape[1:])}"]
+    found = [f"data: {_SAMPLES} samples read, decoded and tokenised, {describe(batch.images)}"]
     found.append(world.together(lambda: _try_model(plan, batch)))
     found.append(require_agreement(world, _facts(plan)))
     found.append(world.together(lambda: _try_messages(world)))
@@ -86,13 +87,13 @@ def _try_model(plan: Plan, batch: Batch) -> str:
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        images = plan.decoder.pixels.normalize(batch.images[:2].to(plan.device))
+        images = plan.decoder.pixels.normalize(each(batch.images, lambda value: value[:2].to(plan.device)))
         tokens = batch.tokens[:2].to(plan.device)
         with autocast(plan.config.run.precision, plan.device):
             output = model(images, tokens)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(
-            f"The model {plan.config.model.model} cannot take images {tuple(batch.images.shape[1:])} and captions of "
+            f"The model {plan.config.model.model} cannot take {describe(batch.images)} and captions of "
             f"{batch.tokens.shape[1]} tokens: {str(error).splitlines()[0]} Look at --force-image-size, "
             "--force-context-length and --aug-cfg."
         ) from error
@@ -252,14 +253,14 @@ def _try_shared_memory(plan: Plan, batch: Batch, neighbours: int) -> str:
     workers, place = plan.config.data.workers, Path("/dev/shm")
     if workers == 0 or sys.platform != "linux" or not place.is_dir():
         return "shared memory: not needed"
-    share = batch.images.nbytes // len(batch.images) * plan.share.most
+    share = size_in_bytes(batch.images) // len(batch.tokens) * plan.share.fullest
     needed = share * workers * _AHEAD * neighbours
     free = shutil.disk_usage(place).free
     if free < needed:
         raise ConfigError(
             f"{place} has room for {free / 1e6:.0f} MB, and {neighbours} process(es) on this host with --workers "
-            f"{workers} and --batch-size {plan.share.most} read up to {needed / 1e6:.0f} MB ahead. Give the container "
-            "more shared memory (docker run --shm-size), or lower --workers or --batch-size."
+            f"{workers} and batches of {plan.share.most} read up to {needed / 1e6:.0f} MB ahead. Give the container "
+            "more shared memory (docker run --shm-size), or lower --workers or the batch."
         )
     return f"shared memory: {needed / 1e6:.0f} of {free / 1e6:.0f} MB"
 
@@ -268,10 +269,11 @@ def fly(config: TrainConfig) -> Sequence[str]:
     """The checks of the run that `config` describes, and nothing else."""
     from clip_train.plan import prepare
     from clip_train.run_folder import RunFolder
+    from clip_train.watchdog import Watchdog
     from clip_train.world import join
 
-    with join(config) as world:
+    with join(config) as world, Watchdog(world, seconds=config.parallel.timeout_seconds) as watchdog:
         again = config.checkpoint.resume is not None
         world.first_does(lambda: RunFolder.check(config, again=again))
-        plan = world.together(lambda: prepare(config, world))
+        plan = world.together(lambda: prepare(config, world, lambda done, total: watchdog.advance(done)))
         return preflight(dataclasses.replace(plan, config=config))

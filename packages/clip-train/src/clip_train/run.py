@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from clip_train.bars import indexing_bar, training_bar
 from clip_train.checkpoint.foreign import ForeignOrigin
 from clip_train.checkpoint.resume import Origin, find_origin, is_continued, take_up
 from clip_train.checkpoint.saver import Saver
@@ -79,7 +79,7 @@ def train(config: TrainConfig, *, progress: bool = False) -> RunResult:
             config = _adopt(origin, config, world)
         again = is_continued(config, origin)
         world.first_does(lambda: RunFolder.check(config, again=again))
-        plan = world.together(lambda: prepare(config, world))
+        plan = _prepare(config, world, watchdog, progress)
         if origin is not None:
             world.together(lambda: origin.check(plan))
         needed = sum(value.nbytes for value in plan.bundle.model.state_dict().values())
@@ -100,6 +100,16 @@ def train(config: TrainConfig, *, progress: bool = False) -> RunResult:
 
 def _adopt(origin: Origin | ForeignOrigin, config: TrainConfig, world: World) -> TrainConfig:
     return world.together(lambda: origin.adopt(config, world))
+
+
+def _prepare(config: TrainConfig, world: World, watchdog: Watchdog, progress: bool) -> Plan:
+    with indexing_bar(progress and world.is_first) as show:
+
+        def tell(done: int, total: int) -> None:
+            watchdog.advance(done)
+            show(done, total)
+
+        return world.together(lambda: prepare(config, world, tell))
 
 
 def _level(config: TrainConfig, world: World) -> int:
@@ -139,7 +149,8 @@ def _train(
         _log.info("run folder %s", folder.path)
         _log.info("clip-train with torch %s on %s, %s", torch.__version__, plan.device, config.run.precision)
         metrics = stack.enter_context(MetricsFile(folder.metrics)) if first else None
-        show = stack.enter_context(_bar(running, progress))
+        total, seen = plan.batching.samples(plan.total_steps), running.state.samples_seen
+        show = stack.enter_context(training_bar(total, seen, progress))
         if first and config.logging.copy_codebase:
             folder.copy_code()
         if metrics:
@@ -238,19 +249,3 @@ def _summary(running: Running, recording: Recording, *, finished: bool) -> dict[
         **running.account.summary(),
         **recording.summary(),
     }
-
-
-@contextlib.contextmanager
-def _bar(running: Running, wanted: bool) -> Iterator[Callable[[int, float], None]]:
-    from tqdm import tqdm
-
-    total, seen = running.plan.total_steps * running.plan.global_batch, running.state.samples_seen
-    with tqdm(
-        total=total, initial=seen, unit=" samples", unit_scale=True, disable=not wanted, dynamic_ncols=True
-    ) as bar:
-
-        def show(samples: int, loss: float) -> None:
-            bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
-            bar.update(samples)
-
-        yield show

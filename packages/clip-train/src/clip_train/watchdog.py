@@ -42,6 +42,7 @@ LONG = 10
 """So many times the limit is what preparing, the first steps, and saving and evaluating between steps may take."""
 
 _WARM_STEPS = 3
+_PLACE = ("step", "phase", "done")
 _ENDED, _FAILED = "ended", "failed"
 # A process that has failed says so and then closes what it has open; this is the time for that.
 _LAST_WORDS = 5.0
@@ -68,16 +69,20 @@ class Sighting:
     """Seconds since it last said anything."""
     stuck: float = 0.0
     """Seconds since it last said anything else."""
+    done: int = 0
+    """What it has done of a phase that takes long: files indexed, while preparing."""
 
     @property
-    def where(self) -> tuple[int, int]:
+    def where(self) -> tuple[int, int, int]:
         """How far it is, to compare."""
-        return self.step, PHASES.index(self.phase) if self.phase in PHASES else len(PHASES)
+        return self.step, PHASES.index(self.phase) if self.phase in PHASES else len(PHASES), self.done
 
     def describe(self) -> str:
         """Rank, place, step, phase, and how long it has said nothing."""
         quiet = f", silent for {self.silent:.1f} s" if self.silent >= 1 else ""
-        return f"process {self.rank} ({self.place or 'never seen'}), last seen at step {self.step}, {self.phase}{quiet}"
+        done = f", {self.done} files indexed" if self.done else ""
+        place = self.place or "never seen"
+        return f"process {self.rank} ({place}), last seen at step {self.step}, {self.phase}{done}{quiet}"
 
 
 def culprits(sightings: Sequence[Sighting], *, seconds: float, warm_after: int) -> tuple[str, list[Sighting]]:
@@ -116,6 +121,7 @@ class Watchdog:
         self._end = end
         self._tick = min(1.0, seconds / 10)
         self._beat = (0, PREPARING)
+        self._done = 0
         self._first_step = 0
         self._store = world.store.clone() if world.size > 1 and seconds > 0 and world.store is not None else None
         self._lock = threading.Lock()
@@ -131,7 +137,11 @@ class Watchdog:
         """The training of this process is in `phase` of `step` (from 1) now."""
         if self._beat[1] == PREPARING and phase != PREPARING:
             self._first_step = step
-        self._beat, self._own_since = (step, phase), time.monotonic()
+        self._beat, self._done, self._own_since = (step, phase), 0, time.monotonic()
+
+    def advance(self, done: int) -> None:
+        """The phase takes long and goes on, so much is done. Only a standstill counts."""
+        self._done, self._own_since = done, time.monotonic()
 
     def __enter__(self) -> Watchdog:
         if self._store is not None:
@@ -172,7 +182,8 @@ class Watchdog:
     def _tell(self, more: dict[str, Any]) -> None:
         step, phase = self._beat
         self._count += 1
-        body = {"count": self._count, "step": step, "phase": phase, "first": self._first_step, **_self(), **more}
+        where = {"step": step, "phase": phase, "done": self._done}
+        body = {"count": self._count, **where, "first": self._first_step, **_self(), **more}
         assert self._store is not None
         try:
             self._store.set(self._key(self._world.rank), json.dumps(body))
@@ -202,7 +213,7 @@ class Watchdog:
                 for rank, body in zip(here, map(json.loads, bodies), strict=True):
                     before, told, moved = self._seen.get(rank, ({}, now, now))
                     told = told if before.get("count") == body["count"] else now
-                    moved = moved if (before.get("step"), before.get("phase")) == (body["step"], body["phase"]) else now
+                    moved = moved if all(before.get(name) == body[name] for name in _PLACE) else now
                     self._seen[rank] = (body, told, moved)
 
     def _judge(self) -> None:
@@ -230,7 +241,9 @@ class Watchdog:
         with self._lock:
             first = max([self._first_step, *(int(body["first"]) for body, _, _ in self._seen.values())])
             unanswered = now - self._answered
-            sightings = [Sighting(self._world.rank, _place(_self()), step, phase, 0.0, now - self._own_since)]
+            sightings = [
+                Sighting(self._world.rank, _place(_self()), step, phase, 0.0, now - self._own_since, self._done)
+            ]
             for rank in range(self._world.size):
                 if rank == self._world.rank:
                     continue
@@ -238,11 +251,8 @@ class Watchdog:
                 if "over" not in body:
                     # What the store did not answer is not the silence of a process.
                     silent = max(0.0, now - told - unanswered)
-                    sightings.append(
-                        Sighting(
-                            rank, _place(body), body.get("step", 0), body.get("phase", PREPARING), silent, now - moved
-                        )
-                    )
+                    where = body.get("step", 0), body.get("phase", PREPARING)
+                    sightings.append(Sighting(rank, _place(body), *where, silent, now - moved, body.get("done", 0)))
         if len(sightings) == 1:
             return "", []
         if unanswered > self._seconds:

@@ -11,6 +11,7 @@ import dataclasses
 import itertools
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -37,6 +38,8 @@ _MEETING = timedelta(minutes=10)
 _WAITING = timedelta(minutes=30)
 # Under torchrun the store is the agent's and outlives a run, so the next run of a program has keys of its own.
 _JOINS = itertools.count()
+# Of the processes, in the order in which all of them come to each.
+_MEETINGS = itertools.count()
 
 
 class PeerFailed(ClipError):
@@ -55,6 +58,8 @@ class World:
     """A group of CPUs for small messages, which wait for no GPU."""
     store: Any = None
     """Where the processes met, torch's Store; holds small texts by name."""
+    watched: bool = False
+    """Whether a watchdog ends those that wait for a process that hangs or died."""
 
     @property
     def is_first(self) -> bool:
@@ -83,8 +88,10 @@ class World:
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
 
-    def together(self, work: Callable[[], T]) -> T:
+    def together(self, work: Callable[[], T], *, patiently: bool = False) -> T:
         """What `work` gives on this process; where it fails on one process, all raise.
+
+        patiently: one process may need hours longer than another; nothing but the watchdog limits the waiting.
 
         Raises:
             Exception: this process's own error; `PeerFailed`, which quotes it, on the others.
@@ -96,13 +103,28 @@ class World:
         except Exception as error:
             # Whatever it is, the others would wait for ever for a process that has given up.
             with contextlib.suppress(RuntimeError):
+                if patiently:
+                    self._meet()
                 self.gather(_words(error))
             raise
+        if patiently:
+            self._meet()
         words = self.gather(None)
         failed = [rank for rank, text in enumerate(words) if text is not None]
         if failed:
             raise PeerFailed(f"Process {failed[0]} of {self.size} cannot go on: {words[failed[0]]}")
         return result
+
+    def _meet(self) -> None:
+        """Wait for the others through the store, where no message runs out of time."""
+        if not self.watched:
+            return
+        name, pause = f"meeting/{next(_MEETINGS)}", 0.005
+        here = self.store.add(name, 1)
+        while here < self.size:
+            time.sleep(pause)
+            pause = min(1.0, 1.5 * pause)
+            here = self.store.add(name, 0)
 
     def first_does(self, work: Callable[[], T]) -> T:
         """What `work` gives on the first process, which alone does it; its error is everybody's."""
@@ -156,7 +178,13 @@ def join(config: TrainConfig) -> Iterator[World]:
         control: Any = dist.new_group(backend="gloo", timeout=_patience(config.parallel, _WAITING))
         _log.info("process %d of %d, %s, %s", place.rank, place.size, device, backend)
         yield World(
-            rank=place.rank, size=place.size, local_rank=place.local_rank, device=device, control=control, store=own
+            rank=place.rank,
+            size=place.size,
+            local_rank=place.local_rank,
+            device=device,
+            control=control,
+            store=own,
+            watched=config.parallel.timeout_seconds > 0,
         )
     finally:
         dist.destroy_process_group()

@@ -15,7 +15,7 @@ import multiprocessing
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from clip_train.cores import own_cores
@@ -23,6 +23,7 @@ from clip_train.data.addresses import is_remote
 from clip_train.data.fetching import ShardCache
 from clip_train.data.rows import Rows, Selection, load_rows, save_rows, select
 from clip_train.data.scan import scan_tar
+from clip_train.data.source import Progress
 from clip_train.data.table import Identity, ShardTable, index_places, load_table, local_identity, save_table
 
 __all__ = ["Indexed", "Indexer"]
@@ -31,6 +32,8 @@ _log = logging.getLogger(__name__)
 # Fewer shards are not worth starting processes for.
 _FEW = 8
 _FETCHES = 8
+# Seconds between two lines of the log that say how far it is.
+_SAID = 60.0
 
 
 @dataclasses.dataclass
@@ -58,8 +61,10 @@ class Indexer:
     folder: Path | None
     """Where an index goes that cannot lie beside its shard."""
 
-    def all(self, addresses: Sequence[str], *, rank: int = 0, ranks: int = 1) -> list[Indexed]:
-        """All shards, several at a time.
+    def all(
+        self, addresses: Sequence[str], *, rank: int = 0, ranks: int = 1, progress: Progress = lambda done, total: None
+    ) -> list[Indexed]:
+        """All shards, several at a time; `progress` is told how many of how many are done.
 
         Each of `ranks` processes begins elsewhere, so that together they scan each shard about once. Raises
         `DataError` for the first shard that cannot be used.
@@ -68,26 +73,35 @@ class Indexer:
         turn = len(addresses) * rank // ranks
         order = [*range(turn, len(addresses)), *range(turn)]
         work = [addresses[number] for number in order]
-        found = dict(zip(order, self._several(work, ranks), strict=True))
+        found: dict[int, Indexed] = {}
+        said = before
+        for number, each in zip(order, self._several(work, ranks), strict=True):
+            found[number] = each
+            progress(len(found), len(work))
+            if time.monotonic() - said > _SAID:
+                said = time.monotonic()
+                _log.info("indexed %d of %d shards so far", len(found), len(work))
         result = [found[number] for number in range(len(addresses))]
         built = sum(each.built for each in result)
         if built:
             _log.info("indexed %d of %d shards in %.1f s", built, len(addresses), time.monotonic() - before)
         return result
 
-    def _several(self, addresses: Sequence[str], ranks: int) -> list[Indexed]:
+    def _several(self, addresses: Sequence[str], ranks: int) -> Iterator[Indexed]:
         if any(map(is_remote, addresses)):
             with concurrent.futures.ThreadPoolExecutor(min(_FETCHES, len(addresses))) as threads:
-                return list(threads.map(self.one, addresses))
+                yield from threads.map(self.one, addresses)
+            return
         processes = min(own_cores() // ranks, len(addresses) // _FEW)
         if processes < 2:
-            return [self.one(address) for address in addresses]
+            yield from map(self.one, addresses)
+            return
         # As in `loader`: forked where that is safe; what runs there takes no lock of another thread.
         context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="This process .* is multi-threaded", category=DeprecationWarning)
             with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
-                return list(pool.map(self.one, addresses, chunksize=4))
+                yield from pool.map(self.one, addresses, chunksize=4)
 
     def one(self, address: str) -> Indexed:
         """One shard. Raises `DataError` when it cannot be read, or is none."""

@@ -26,6 +26,7 @@ from clip_train.data.fetching import ShardCache
 from clip_train.data.indexing import Indexed, Indexer
 from clip_train.data.rows import Selection
 from clip_train.data.scan import UNDECODED
+from clip_train.data.source import Progress
 from clip_train.data.table import Identity
 
 __all__ = ["ShardSource", "expand_shards"]
@@ -49,8 +50,9 @@ class ShardSource:
         max_bad_fraction: float = 0.1,
         rank: int = 0,
         ranks: int = 1,
+        progress: Progress = lambda done, total: None,
     ) -> None:
-        """Indexes every shard, see `indexing`. `cache` is needed where one lies elsewhere.
+        """Indexes every shard, see `indexing`, and tells `progress`. `cache` is needed where one lies elsewhere.
 
         Raises `DataError` for a shard that is missing, no tar, or holds no usable sample, and when more than
         `max_bad_fraction` of all samples are known to be lost to damage.
@@ -72,7 +74,8 @@ class ShardSource:
         self._first: list[int] = []
         self._identities: list[Identity] = []
         digest = hashlib.sha256(self._selection.digest.encode())
-        indexed = Indexer(self._selection, cache, index_folder).all(self.groups, rank=rank, ranks=ranks)
+        indexer = Indexer(self._selection, cache, index_folder)
+        indexed = indexer.all(self.groups, rank=rank, ranks=ranks, progress=progress)
         for address, each in zip(self.groups, indexed, strict=True):
             self._add_shard(address, each)
             digest.update(f"\n{each.digest} {len(each.rows)}".encode())

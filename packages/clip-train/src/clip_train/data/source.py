@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,10 @@ from clip_core.errors import ConfigError, ImageError
 from clip_train.config import DataConfig
 from clip_train.data.pixels import image_size
 
-__all__ = ["Limited", "Source", "open_source"]
+__all__ = ["Limited", "Progress", "Source", "open_source"]
+
+Progress = Callable[[int, int], object]
+"""Takes how many files are indexed, and how many there are."""
 
 
 class Source(Protocol):
@@ -79,17 +83,20 @@ class Limited:
         return image, caption
 
 
-def open_source(config: DataConfig, *, rank: int = 0, ranks: int = 1) -> Source:
+def open_source(
+    config: DataConfig, *, rank: int = 0, ranks: int = 1, progress: Progress = lambda done, total: None
+) -> Source:
     """The samples that `config.train_data` names, all files indexed and checked.
 
-    Of `ranks` processes that call this at once each begins to index elsewhere. Raises `DataError` naming the file and
-    the reason, `ConfigError` when the kind of data cannot be told.
+    Of `ranks` processes that call this at once each begins to index elsewhere; `progress` is told how many shards of
+    how many are done. Raises `DataError` naming the file and the reason, `ConfigError` when the kind of data cannot be
+    told.
     """
-    source = _open(config, _kind(config), rank, ranks)
+    source = _open(config, _kind(config), rank, ranks, progress)
     return Limited(source, config.max_image_pixels) if config.max_image_pixels else source
 
 
-def _open(config: DataConfig, kind: str, rank: int, ranks: int) -> Source:
+def _open(config: DataConfig, kind: str, rank: int, ranks: int, progress: Progress) -> Source:
     if kind == "csv":
         from clip_train.data.csv import CsvSource
 
@@ -116,10 +123,10 @@ def _open(config: DataConfig, kind: str, rank: int, ranks: int) -> Source:
             image_column=config.hf_image_column,
             caption_column=config.hf_caption_column,
         )
-    return _open_shards(config, rank, ranks)
+    return _open_shards(config, rank, ranks, progress)
 
 
-def _open_shards(config: DataConfig, rank: int, ranks: int) -> Source:
+def _open_shards(config: DataConfig, rank: int, ranks: int, progress: Progress) -> Source:
     from clip_train.data.captions import Keys
     from clip_train.data.fetching import ShardCache
     from clip_train.data.filters import Filter
@@ -138,6 +145,7 @@ def _open_shards(config: DataConfig, rank: int, ranks: int) -> Source:
         max_bad_fraction=config.max_bad_fraction,
         rank=rank,
         ranks=ranks,
+        progress=progress,
     )
 
 
