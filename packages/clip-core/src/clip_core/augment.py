@@ -118,7 +118,6 @@ def timm_steps(config: PreprocessConfig, augment: AugmentConfig, **patches: Any)
         first, second, third = create_transform(
             separate=True,
             **patches,
-            **patches,
             input_size=(3, *size_pair(config.size)),
             is_training=True,
             scale=augment.scale,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from clip_core import Bundle
 from clip_core.errors import ImageError
+from clip_core.preprocess_naflex import stack_patches
 from clip_eval.ahead import run_ahead
 from clip_eval.features import check_finite
 from clip_eval.precision import Precision, compute_context
@@ -57,7 +59,7 @@ class Computing:
     """Threads; 0 is none."""
 
     @torch.no_grad()  # not inference_mode: what a model in training keeps of such a pass could not be trained with
-    def run(self, tower: Callable[..., Tensor], inputs: Tensor, device: torch.device) -> Tensor:
+    def run(self, tower: Callable[..., Tensor], inputs: Any, device: torch.device) -> Tensor:
         """`tower`, which is on `device`, of `inputs`: float32 rows of length 1, on the CPU."""
         with compute_context(self.precision, device):
             features = tower(inputs, deterministic=self.deterministic)
@@ -96,11 +98,17 @@ def encode_images(
         features = torch.empty(0, bundle.config.embed_dim)
         if good:
             with clock.count("encode"):
-                pixels = torch.stack([item for _, item in good]).to(device)
-                features = how.run(bundle.model.encode_image, pixels, device)
+                features = how.run(bundle.model.encode_image, _stacked([item for _, item in good], device), device)
             check_finite(features, [image_name(samples[place]) for place, _ in good], "image")
         show(len(batch))
         yield Part(features, torch.tensor([place for place, _ in good], dtype=torch.int64), left_out)
+
+
+def _stacked(images: Sequence[Any], device: torch.device) -> Any:
+    """What a transform gave for each image, as a batch on `device`: a tensor, or the patches of a NaFlex model."""
+    if isinstance(images[0], Mapping):
+        return {name: value.to(device) for name, value in stack_patches(images).items()}
+    return torch.stack(list(images)).to(device)
 
 
 def encode_texts(

@@ -27,6 +27,7 @@ __all__ = ["Given", "build_parser", "not_built", "parse", "read"]
 _TITLES = {
     "data": "data",
     "model": "model",
+    "naflex": "NaFlex, pictures of any shape",
     "objective": "loss",
     "optim": "optimisation",
     "parallel": "several processes",

@@ -21,6 +21,7 @@ from clip_core.building import build
 from clip_core.config import ClipTokenizerConfig, HfTextConfig, NaFlexConfig, TimmConfig
 from clip_core.convert.checkpoint import Checkpoint
 from clip_core.convert.image_tower import load_image_tower
+from clip_core.convert.naflex import to_naflex_config, to_naflex_tensors
 from clip_core.convert.text_encoder import load_text_tower
 from clip_core.errors import CheckpointMismatch, ConfigError
 from clip_core.presets import QUICK_GELU_SUFFIX, split_name
@@ -61,6 +62,8 @@ def build_bundle(config: TrainConfig, device: torch.device) -> clip_core.Bundle:
     for tower, path in (("visual", given.pretrained_image_path), ("text", given.pretrained_text_path)):
         if path is not None and not (Path(path).is_file() and fill_tower(model, tower, Path(path))):
             (load_image_tower if tower == "visual" else load_text_tower)(model, path)
+    if config.naflex.use_naflex or config.naflex.force_naflex_vision:
+        model = _as_naflex(model)
     if config.objective.siglip:
         _begin_siglip(model, fresh=fresh)
     # The model carries its configuration; what it is trained with is what it must later be used with.
@@ -226,6 +229,16 @@ def _vocabulary(config: ClipConfig, given: ModelConfig) -> Path | None:
         if there and not isinstance(find_tokenizer(config.tokenizer, folder), MissingTokenizer):
             return Path(str(folder))
     return fetch_vocabulary(config.tokenizer, cache_dir=given.cache_dir)
+
+
+def _as_naflex(model: Clip) -> Clip:
+    """The same model with a NaFlex tower that has the weights of its vision transformer."""
+    config = to_naflex_config(model.config)
+    if config == model.config:
+        return model
+    tensors = to_naflex_tensors(model.config, model.state_dict())
+    _log.info("the image tower is made a NaFlex tower with the same weights")
+    return build(config, Checkpoint(path=Path("weights"), layout="model", config=config, tensors=lambda asked: tensors))
 
 
 def _begin_siglip(model: Clip, *, fresh: bool) -> None:

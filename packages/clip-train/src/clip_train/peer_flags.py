@@ -77,6 +77,8 @@ NEVER: dict[str, str] = {
     "torchscript": "TorchScript is no longer developed: leave the flag out",
     "trace": "tracing was for evaluation only: use clip-eval",
     "use-bnb-linear": "8-bit matrix products are not here: --precision amp_bf16 is fast where the hardware is",
+    "naflex-max-text-tokens": "it is about GenLIP, which is not here; --force-context-length cuts captions",
+    "naflex-pad-multiple": "it is about sound; images fill their length as it is drawn from --naflex-seq-lens",
     **dict.fromkeys(_AUDIO, "clip-train trains on images and texts, not on sound"),
 }
 """Flags that are refused -> what to do instead."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import multiprocessing
+from typing import Any
 
 import torch
 
 import clip_core
 from clip_core.device import resolve_device
 from clip_core.errors import ConfigError
+from clip_core.preprocess_naflex import build_patch_transform
 from clip_core.towers.token_rows import needs_whole_rows
 from clip_core.train_pixels import TrainPixels
 from clip_train.config import ObjectiveConfig, TrainConfig
@@ -75,6 +77,17 @@ class Plan:
         """
         before, after = self.epochs_before(step - 1), self.epochs_before(step)
         return min(after, self.config.optim.epochs) if after > before else None
+
+    @property
+    def evaluated(self) -> clip_core.Bundle:
+        """The bundle as it is evaluated while it is trained: where it learns from patches, it reads patches.
+
+        They are of the model's own size, and as many as it takes by itself.
+        """
+        if not self.config.naflex.use_naflex:
+            return self.bundle
+        transform: Any = build_patch_transform(self.bundle.config)
+        return dataclasses.replace(self.bundle, preprocess=transform)
 
     def ready(self, batch: Batch) -> Batch:
         """A batch on its device as the model takes it, the pixels normalised."""

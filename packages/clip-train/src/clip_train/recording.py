@@ -149,9 +149,9 @@ class Recording:
         """Operations per second of this process's device."""
         if self._cost is None or "text_tokens" not in record:
             return None
-        pairs = record["batch"] / self._plan.world.size
+        pairs: float = record["batch"] / self._plan.world.size
         seconds: float = record["step_seconds"]
-        return self._cost.of(record["text_tokens"]) * pairs / seconds
+        return self._cost.of(record["text_tokens"], record.get("seq_len")) * pairs / seconds
 
     def _line(self, record: Mapping[str, Any], achieved: float | None) -> str:
         plan, since = self._plan, self._since

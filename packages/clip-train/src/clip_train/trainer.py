@@ -16,7 +16,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from clip_train.config import TrainConfig
+from clip_train.data.batching import Form
 from clip_train.data.decode import Batch
+from clip_train.data.images import each
 from clip_train.data.loader import iterate_batches
 from clip_train.data.spent import Spent
 from clip_train.ema import WeightAverage, averaging
@@ -172,12 +175,14 @@ def fit(running: Running, services: Sequence[Service] = ()) -> None:
         state.steps = step + 1
         place = step + state.data_offset
         samples = plan.batching.samples(place + 1) - plan.batching.samples(place)
+        form = plan.share.form(place * plan.batching.accumulated)
         state.samples_seen += samples
         state.seconds += beside + now - before
         ledger.add(
             _Entry(
                 step=step,
                 samples=samples,
+                form=form,
                 samples_seen=state.samples_seen,
                 losses=names,
                 values=values,
@@ -242,7 +247,7 @@ def _step(
         seed=seed,
         ready=plan.ready,
         mark=mark,
-        **({} if scaler is None else {"scale_loss": scaler.scale}),
+        scale_loss=_scaling(config, len(micro[0].tokens), scaler),
     )
     parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
     if scaler is not None:
@@ -278,6 +283,18 @@ def _step(
     return admitted, list(losses), torch.cat([numbers, shared])
 
 
+def _scaling(config: TrainConfig, samples: int, scaler: LossScaler | None) -> Callable[[Tensor], Tensor]:
+    """What is done to the loss before its gradient is taken; `samples`: of this process in a micro-batch."""
+    factor = config.naflex.loss_factor(samples, config.optim.batch_size)
+
+    def scale(loss: Tensor) -> Tensor:
+        if factor != 1:
+            loss = loss * factor
+        return loss if scaler is None else scaler.scale(loss)
+
+    return scale
+
+
 @dataclasses.dataclass(slots=True, kw_only=True)
 class _Entry:
     step: int
@@ -285,6 +302,8 @@ class _Entry:
     """Of this step, of all processes."""
     samples_seen: int
     """With those of all steps before."""
+    form: Form | None
+    """How the images were cut."""
     losses: list[str]
     values: Tensor
     seconds: float
@@ -347,6 +366,7 @@ class _Ledger:
                 "epoch": plan.epochs_before(entry.step),
                 "batch": entry.samples,
                 "samples_seen": entry.samples_seen,
+                **({} if entry.form is None else {"seq_len": entry.form.length, "patch_size": entry.form.patch_size}),
                 "loss": loss,
                 **(
                     {f"{name}_loss": part for name, part in zip(entry.losses, parts, strict=True)}
@@ -399,7 +419,8 @@ def _digest_of(sums: Sequence[float]) -> str:
 def _to_device(batch: Batch, device: torch.device) -> Batch:
     # The lengths stay: the text tower packs by them, and must not wait for the device to know them.
     return batch._replace(
-        images=batch.images.to(device, non_blocking=True), tokens=batch.tokens.to(device, non_blocking=True)
+        images=each(batch.images, lambda value: value.to(device, non_blocking=True)),
+        tokens=batch.tokens.to(device, non_blocking=True),
     )
 
 

@@ -31,7 +31,9 @@ _log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 """The folder in a run's folder that holds its checkpoints."""
 
-_MEANINGLESS = frozenset({"resume", "name", "logs", "debug", "log_every_n_steps", "batch_size", "accum_freq"})
+_MEANINGLESS = frozenset(
+    {"resume", "name", "logs", "debug", "log_every_n_steps", "batch_size", "accum_freq", "naflex_batch_sizes"}
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,16 +58,27 @@ class Origin:
 
         Raises `ConfigError` where the processes cannot divide it, or where the seed is another.
         """
+        drawn = self.header.get("batching")
+        if (drawn is not None) != config.naflex.use_naflex:
+            raise ConfigError(
+                f"{self.folder} was trained with{'out' if drawn is None else ''} --use-naflex; which samples a step "
+                "has follows from it. Leave it as it was, or begin a new run with --pretrained."
+            )
         whole, accumulated = int(self.header["global_batch"]), config.optim.accum_freq
         shares = world.size * accumulated
-        if whole % shares or whole // shares < 2:
-            fitting = [count for count in range(1, whole // 2 + 1) if whole % (count * accumulated) == 0]
-            fitting = [count for count in fitting if whole // (count * accumulated) >= 2]
+        wholes, least = ([whole], 2) if drawn is None else (drawn["sizes"], 1)
+
+        def divide(shares: int) -> bool:
+            return all(whole % shares == 0 and whole // shares >= least for whole in wholes)
+
+        if not divide(shares):
+            fitting = [count for count in range(1, whole // least + 1) if divide(count * accumulated)]
             lower = max((count for count in fitting if count < world.size), default=None)
             upper = min((count for count in fitting if count > world.size), default=None)
             nearest = " or ".join(str(count) for count in (lower, upper) if count is not None)
             raise ConfigError(
-                f"{self.folder} was trained with {whole} samples per step, which {world.size} processes with "
+                f"{self.folder} was trained with {' or '.join(map(str, sorted(wholes)))} samples per step, which "
+                f"{world.size} processes with "
                 f"--accum-freq {accumulated} cannot divide equally."
                 + (f" The nearest numbers of processes that can: {nearest}." if nearest else " Use --accum-freq 1.")
             )
@@ -74,6 +87,8 @@ class Origin:
                 f"{self.folder} was trained with --seed {self.header['seed']}, not {config.run.seed}; the order of the "
                 "samples follows from it. Leave it as it was, or begin a new run with --pretrained."
             )
+        if drawn is not None:
+            return self._adopt_sizes(config, tuple(whole // shares for whole in wholes), shares)
         share = whole // shares
         if share != config.optim.batch_size:
             _log.info(
@@ -85,6 +100,26 @@ class Origin:
                 f" with --accum-freq {accumulated}" if accumulated > 1 else "",
             )
             config = config.replace(batch_size=share)
+        return config
+
+    def _adopt_sizes(self, config: TrainConfig, sizes: tuple[int, ...], shares: int) -> TrainConfig:
+        """`config` with these samples of a process in a micro-batch, for each length that was drawn from.
+
+        shares: processes times micro-batches. The loss may be scaled by the samples of a micro-batch: what it is
+        scaled by is then to stay, too.
+        """
+        if len(sizes) == len(config.naflex.lengths) and sizes != config.naflex.batch_sizes:
+            _log.info("--naflex-batch-sizes is %s: the same steps as in the checkpoint", " ".join(map(str, sizes)))
+            config = config.replace(naflex_batch_sizes=sizes)
+        if config.naflex.naflex_loss_scale != "none":
+            before = self.header["config"]["optim"]
+            whole = before["batch_size"] * before["accum_freq"] * self.header["processes"]
+            if whole % shares or whole // shares < 2:
+                raise ConfigError(
+                    f"{self.folder} scaled its losses by {whole} samples per step (--batch-size), which {shares} "
+                    "micro-batches cannot divide equally. Use another number of processes, or another --accum-freq."
+                )
+            config = config.replace(batch_size=whole // shares)
         return config
 
     def check(self, plan: Plan) -> None:
@@ -102,6 +137,15 @@ class Origin:
                 f"{self.folder} was trained with the samples in another order: {wrong}. Leave it as it was, or begin a "
                 "new run with --pretrained."
             )
+
+        drawn, ours = header.get("batching"), plan.batching.fingerprint
+        for name, value in (ours or {}).items():
+            if drawn is not None and drawn[name] != value:
+                flag = "--naflex-batch-sizes" if name == "sizes" else f"--naflex-{name.replace('_', '-')}"
+                raise ConfigError(
+                    f"{self.folder} was trained with other steps: {flag} made them {drawn[name]}, and makes them "
+                    f"{value}. Leave it as it was, or begin a new run with --pretrained."
+                )
 
     def restore(self, running: Running) -> None:
         """Put the checkpoint into `running`; every process calls it.

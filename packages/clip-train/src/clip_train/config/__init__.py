@@ -14,6 +14,7 @@ from clip_train.config.evaluation import EvaluationConfig
 from clip_train.config.flag import KeyValues
 from clip_train.config.logging import LoggingConfig
 from clip_train.config.model import ModelConfig
+from clip_train.config.naflex import FlexConfig
 from clip_train.config.objective import ObjectiveConfig
 from clip_train.config.optim import OptimConfig
 from clip_train.config.parallel import ParallelConfig
@@ -25,6 +26,7 @@ __all__ = [
     "CheckpointConfig",
     "DataConfig",
     "EvaluationConfig",
+    "FlexConfig",
     "KeyValues",
     "LoggingConfig",
     "ModelConfig",

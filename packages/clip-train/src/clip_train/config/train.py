@@ -17,6 +17,7 @@ from clip_train.config.data import DataConfig
 from clip_train.config.evaluation import EvaluationConfig
 from clip_train.config.logging import LoggingConfig
 from clip_train.config.model import ModelConfig
+from clip_train.config.naflex import FlexConfig
 from clip_train.config.objective import ObjectiveConfig
 from clip_train.config.optim import OptimConfig
 from clip_train.config.parallel import ParallelConfig
@@ -34,6 +35,7 @@ class TrainConfig(Schema):
 
     data: DataConfig
     model: ModelConfig
+    naflex: FlexConfig = dataclasses.field(default_factory=FlexConfig)
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
     optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
     parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)

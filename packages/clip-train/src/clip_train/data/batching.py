@@ -56,6 +56,11 @@ class Batching(Protocol):
         ...
 
     @property
+    def fullest(self) -> int:
+        """As `most`, for what the largest images of a step take: so many images of the largest form take as much."""
+        ...
+
+    @property
     def fingerprint(self) -> dict[str, Any] | None:
         """What the batches follow from, beside the seed, as strict JSON; None where they are all of one size."""
         ...
@@ -91,6 +96,11 @@ class EvenBatching:
     def most(self) -> int:
         """Samples of a step."""
         return self.size * self.accumulated
+
+    @property
+    def fullest(self) -> int:
+        """The same."""
+        return self.most
 
     def piece(self, number: int) -> Piece:
         """See `Batching.piece`."""
@@ -162,6 +172,12 @@ class DrawnBatching:
     def most(self) -> int:
         """Samples of the largest step."""
         return max(self.sizes)
+
+    @property
+    def fullest(self) -> int:
+        """See `Batching.fullest`."""
+        longest = max(self.lengths.values)
+        return max(-(-size * length // longest) for size, length in zip(self.sizes, self.lengths.values, strict=True))
 
     @property
     def fingerprint(self) -> dict[str, Any]:

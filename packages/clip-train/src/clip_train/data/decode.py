@@ -7,7 +7,7 @@ decodes what, or when. What this room leaves out: where the bytes lie (`source`)
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from torch import Tensor
 from clip_core import ImageError
 from clip_core.errors import DataError
 from clip_core.tokenizer import Tokenizer
-from clip_core.train_pixels import TrainPixels
+from clip_train.data.batching import Form
+from clip_train.data.images import Images
 from clip_train.data.order import Order
 from clip_train.data.source import Source
 from clip_train.data.spent import Spent, Watch
@@ -25,6 +26,22 @@ __all__ = ["Batch", "Decoder", "Skipped", "sample_digest"]
 
 # A data set in which so many samples in a row are bad is not one to train on.
 _MOST_SUBSTITUTES = 1000
+
+
+class PictureMaker(Protocol):
+    """What makes training pictures: `TrainPixels`, or for NaFlex `TrainPatches`."""
+
+    def open(self, source: bytes, *, name: str | None = None) -> Any:
+        """A decoded picture."""
+        ...
+
+    def draw(self, image: Any, seed: int) -> Images:
+        """What the batch gets of it, all draws following from `seed`."""
+        ...
+
+    def normalize(self, pixels: Any) -> Images:
+        """What the model gets, of a batch that is on its device."""
+        ...
 
 
 class Skipped(NamedTuple):
@@ -37,9 +54,10 @@ class Skipped(NamedTuple):
 class Batch(NamedTuple):
     """What the loop gets for one step."""
 
-    images: Tensor
+    images: Images
     """(B, 3, size, size) uint8, augmented, which the step normalises where it computes (`TrainPixels.normalize`);
-    float32 and normalised only where noise was put in after that, with timm's random erasing."""
+    float32 and normalised only where noise was put in after that, with timm's random erasing. With --use-naflex a dict
+    of patches, in the same way (`TrainPatches`)."""
     tokens: Tensor
     """(B, S) int64; S is the longest caption of the batch, end-of-text included, at most the context length. Where the
     tower takes whole rows only, it is the context length."""
@@ -64,7 +82,13 @@ class Decoder:
     """Makes batches; holds everything that is needed for it and no state, and pickles."""
 
     def __init__(
-        self, source: Source, order: Order, pixels: TrainPixels, tokenizer: Tokenizer, *, whole_rows: bool = False
+        self,
+        source: Source,
+        order: Order,
+        pixels: PictureMaker,
+        tokenizer: Tokenizer,
+        *,
+        whole_rows: bool = False,
     ) -> None:
         """`whole_rows` keeps the padding behind the longest caption, for a tower that takes no shorter rows."""
         self.source = source
@@ -79,7 +103,7 @@ class Decoder:
         Draws from the global generators of torch, `random` and NumPy, which it leaves in the state of the last sample's
         key. Raises `DataError` when the storage fails, or when no usable sample is left.
         """
-        images: list[Tensor] = []
+        images: list[Images] = []
         captions: list[str] = []
         indices: list[int] = []
         skipped: list[Skipped] = []
@@ -93,7 +117,7 @@ class Decoder:
             images.append(sample[0])
             captions.append(sample[1])
             indices.append(index)
-        stacked = torch.stack(images)
+        stacked = self._stacked(images)
         watch.mark("augment")
         tokens, lengths, truncated = self._tokenize(captions)
         watch.mark("tokenise")
@@ -107,7 +131,14 @@ class Decoder:
             watch.spent(),
         )
 
-    def _substitute(self, epoch: int, position: int, reason: str, watch: Watch) -> tuple[int, tuple[Tensor, str]]:
+    def batch_of(self, form: Form, slots: Iterable[tuple[int, int]]) -> Batch:
+        """As `batch`, with the images cut in this form; only of a decoder that cuts them (`naflex`)."""
+        raise NotImplementedError
+
+    def _stacked(self, images: list[Images]) -> Images:
+        return torch.stack(images)
+
+    def _substitute(self, epoch: int, position: int, reason: str, watch: Watch) -> tuple[int, tuple[Images, str]]:
         # A bad substitute is not counted here: it has a slot of its own in this pass and is counted there.
         attempts = min(self.order.count, _MOST_SUBSTITUTES)
         for attempt in range(attempts):
@@ -118,7 +149,7 @@ class Decoder:
         label = self.source.label(self.order.sample(epoch, position))
         raise DataError(f"{label}: {reason} None of {attempts} other samples tried in its place can be used either.")
 
-    def _decode(self, occasion: int, index: int, watch: Watch) -> tuple[Tensor, str] | str:
+    def _decode(self, occasion: int, index: int, watch: Watch) -> tuple[Images, str] | str:
         """Image and caption of a sample, or why it cannot be used."""
         try:
             data, text = self.source.read(index, mix(CAPTION, self.order.seed, occasion, index))

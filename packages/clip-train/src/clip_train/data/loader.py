@@ -50,6 +50,11 @@ class Share:
         """Samples of this process in one micro-batch at most."""
         return self.batching.most // (self.batching.accumulated * self.ranks)
 
+    @property
+    def fullest(self) -> int:
+        """Of images of the largest form so many take as much room as those of any micro-batch."""
+        return -(-self.batching.fullest // (self.batching.accumulated * self.ranks))
+
     def slots(self, number: int) -> range:
         """Those of micro-batch `number`, counted from the beginning of the run."""
         piece = self.batching.piece(number)

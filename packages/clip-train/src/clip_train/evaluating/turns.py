@@ -99,7 +99,7 @@ class Evaluations:
         }
         # Their steps are epochs: what is due is asked when one has ended.
         self._turns = [
-            InTraining(plan.bundle, datasets, every=every, share=share, **common)
+            InTraining(plan.evaluated, datasets, every=every, share=share, **common)
             for datasets, every, share in (
                 (classes, given.zeroshot_frequency, 1.0),
                 (others, 1, given.eval_share),
@@ -155,7 +155,7 @@ class Evaluations:
             return
         start = time.perf_counter()
         values: dict[str, float] = {}
-        bundle = self._plan.bundle
+        bundle = self._plan.evaluated
         with gathered(bundle.model), contextlib.ExitStack() as stack:
             if validates and self._pairs is not None:
                 stack.enter_context(undisturbed(bundle.model))

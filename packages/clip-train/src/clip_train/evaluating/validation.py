@@ -14,6 +14,7 @@ import logging
 import statistics
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +22,13 @@ from torch import Tensor
 
 from clip_core import Bundle, ImageError, open_image
 from clip_core.errors import DataError
-from clip_core.preprocess import build_transform
+from clip_core.preprocess_naflex import stack_patches
 from clip_eval.ahead import run_ahead
 from clip_eval.metrics.pair_ranking import rank_pairs
 from clip_eval.metrics.ranking import Ranks as Standings
 from clip_eval.processes import Ranks
 from clip_train.config import TrainConfig
+from clip_train.data.images import each
 from clip_train.data.source import open_source
 from clip_train.precision import autocast
 
@@ -97,9 +99,9 @@ class Validation:
         """Of each batch its places, features of images and texts, and (1, 2): loss and pairs."""
         model, config = bundle.model, self._config
         device = model.logit_scale.device
-        transform = build_transform(bundle.config.preprocess, train=False)
+        transform: Any = bundle.preprocess
 
-        def read(index: int) -> tuple[Tensor, str] | str:
+        def read(index: int) -> tuple[Any, str] | str:
             try:
                 with self._lock:  # a source keeps its place in a file
                     data, text = self._source.read(index)
@@ -113,7 +115,7 @@ class Validation:
                 return str(error)
 
         for batch, samples in zip(batches, run_ahead(read, batches, config.data.workers), strict=True):
-            good: list[tuple[int, Tensor, str]] = []
+            good: list[tuple[int, Any, str]] = []
             for index, sample in zip(batch, samples, strict=True):
                 if isinstance(sample, str):
                     _log.warning("validation without %s: %s", self._source.label(index), sample)
@@ -121,17 +123,19 @@ class Validation:
                     good.append((index, *sample))
             if not good:
                 continue
-            pixels = torch.stack([image for _, image, _ in good]).to(device)
+            images = [image for _, image, _ in good]
+            pixels: Any = stack_patches(images) if isinstance(images[0], dict) else torch.stack(images)
+            pixels = each(pixels, lambda value: value.to(device))
             tokens, lengths = bundle.tokenizer.tokenize([caption for *_, caption in good])
             with autocast(config.run.precision, device):
-                images = model.encode_image(pixels, normalize=True).float()
+                seen = model.encode_image(pixels, normalize=True).float()
                 texts = model.encode_text(
                     tokens.to(device), normalize=True, lengths=lengths.clamp(max=tokens.shape[1]).tolist()
                 ).float()
-            loss = _loss(images, texts, model.logit_scale.float().exp())
+            loss = _loss(seen, texts, model.logit_scale.float().exp())
             yield (
                 torch.tensor([index for index, *_ in good]),
-                images.cpu(),
+                seen.cpu(),
                 texts.cpu(),
                 torch.tensor([[float(loss), float(len(good))]], dtype=torch.float64),
             )

@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 import torch
 
-from clip_core import Bundle
+from clip_core import Bundle, Clip
+from clip_core.config import NaFlexConfig
 from clip_core.kernels.dispatch import use_backend
+from clip_core.preprocess_naflex import cut_patches, stack_patches
 
 __all__ = ["PEAKS", "Cost", "Peak", "count_cost", "find_peak", "peak_memory"]
 
@@ -66,10 +68,19 @@ class Cost(NamedTuple):
     text: float
     """Of a caption that fills the context."""
     context: int
+    patches: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Of an image of patches: what it costs in any case, for each of them, and for the square of their number."""
 
-    def of(self, tokens: float) -> float:
-        """For a caption of `tokens`: attention over a text is small, so operations go by its length."""
-        return self.image + self.text * tokens / self.context
+    def of(self, tokens: float, patches: int | None = None) -> float:
+        """For a caption of `tokens`, and an image of so many `patches`, or of the model's size.
+
+        Attention over a text is small, so operations go by its length.
+        """
+        text = self.text * tokens / self.context
+        if patches is None:
+            return self.image + text
+        always, each, pair = self.patches
+        return always + each * patches + pair * patches**2 + text
 
 
 def count_cost(bundle: Bundle) -> Cost:
@@ -93,6 +104,7 @@ def count_cost(bundle: Bundle) -> Cost:
             with FlopCounterMode(display=False) as images:
                 device = model.logit_scale.device
                 model.encode_image(torch.zeros(1, 3, height, width, device=device, dtype=model.dtype))
+            patches = _count_patches(model, passes=3 if trained[True] else 1)
             with FlopCounterMode(display=False) as texts:
                 model.encode_text(tokens.to(device), deterministic=True)
     finally:
@@ -102,7 +114,29 @@ def count_cost(bundle: Bundle) -> Cost:
         images.get_total_flops() * (3 if trained[True] else 1),
         texts.get_total_flops() * (3 if trained[False] else 1),
         tokens.shape[1],
+        patches,
     )
+
+
+def _count_patches(model: Clip, passes: int) -> tuple[float, float, float]:
+    """`Cost.patches` of a NaFlex model; zeros of any other. Three counts decide the three numbers."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    tower = model.config.image
+    if not isinstance(tower, NaFlexConfig):
+        return 0.0, 0.0, 0.0
+    unit, device = 16, model.logit_scale.device
+    found = []
+    for places in (unit, 2 * unit, 3 * unit):
+        image = torch.zeros(3, tower.patch_size, places * tower.patch_size)
+        patches = stack_patches([cut_patches(image, tower.patch_size, places)])
+        with FlopCounterMode(display=False) as counter:
+            model.encode_image({name: value.to(device) for name, value in patches.items()})
+        found.append(passes * counter.get_total_flops())
+    one, two, three = found
+    pair = (three - 2 * two + one) / (2 * unit**2)
+    each = (two - one) / unit - 3 * unit * pair
+    return one - each * unit - pair * unit**2, each, pair
 
 
 def peak_memory(device: torch.device) -> int:
