@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
 from clip_core.errors import ConfigError
+from clip_train.checkpoint import manifest
 from clip_train.mirror import Mirror
 
 
@@ -16,6 +18,16 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "logs" / "mine"
     (made / "checkpoints").mkdir(parents=True)
     (made / "metrics.jsonl").write_text("1\n", encoding="utf-8")
+    return made
+
+
+def published(run: Path, name: str, data: bytes) -> Path:
+    """A checkpoint of two files, one of them hidden and in a folder, as in a sharded one."""
+    made = run / "checkpoints" / name
+    (made / "shards").mkdir(parents=True)
+    (made / "weights").write_bytes(data)
+    (made / "shards" / ".metadata").write_bytes(data)
+    manifest.publish(made, int(name[-8:]), stays=True)
     return made
 
 
@@ -90,13 +102,67 @@ def test_a_file_that_disappears_is_no_failure(folder: Path, tmp_path: Path, monk
 def test_aws_is_called_as_open_clip_calls_it(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "bin" / "aws"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/called\nexit $(cat {tmp_path}/code)\n', encoding="utf-8")
+    program.write_text(
+        f'#!/bin/sh\nset -f\necho "$@" > {tmp_path}/called\nexit $(cat {tmp_path}/code)\n', encoding="utf-8"
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     (tmp_path / "code").write_text("0", encoding="utf-8")
     mirror = Mirror(folder, "s3://bucket/runs/", seconds=1000, protocol="s3")
     mirror.copy()
-    assert (tmp_path / "called").read_text().split() == ["s3", "sync", str(folder), "s3://bucket/runs/mine"]
+    call = ["s3", "sync", str(folder), "s3://bucket/runs/mine"]
+    assert (tmp_path / "called").read_text().split() == [*call, "--exclude", "*manifest.json"]
+    published(folder, "step-00000001", b"x")
+    mirror.copy()
+    # Manifests come after what they name.
+    which = ["--exclude", "*", "--include", "checkpoints/step-00000001/manifest.json"]
+    assert (tmp_path / "called").read_text().split() == [*call, *which]
     (tmp_path / "code").write_text("3", encoding="utf-8")
     with pytest.raises(ConfigError, match="ended with 3"):
         mirror.copy()
+
+
+def test_a_run_that_is_started_again_copies_no_checkpoint_twice(folder: Path, tmp_path: Path) -> None:
+    remote = tmp_path / "remote"
+    for number in (1, 2, 3):
+        published(folder, f"step-0000000{number}", b"%d" % number)
+    assert Mirror(folder, f"file://{remote}", seconds=1000, protocol="fsspec").copy() == 10
+    there = remote / "mine" / "checkpoints"
+    # One was cut off when the first run was killed; another one has the same name and other numbers.
+    (there / "step-00000002" / "weights").write_bytes(b"")
+    shutil.rmtree(folder / "checkpoints" / "step-00000003")
+    published(folder, "step-00000003", b"4")
+    again = Mirror(folder, f"file://{remote}", seconds=1000, protocol="fsspec")
+    assert again.copy() == 7
+    assert contents(remote / "mine") == contents(folder)
+    assert [manifest.verify(path) for path in sorted(there.iterdir())] == [None] * 3
+    assert again.copy() == 0
+
+
+def test_half_a_checkpoint_never_looks_whole_over_there(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = tmp_path / "remote"
+    Mirror(folder, str(remote), seconds=1000, protocol="fsspec").copy()
+    made = published(folder, "step-00000001", b"new")
+    there = remote / "mine" / "checkpoints" / made.name
+    # The remains of a run before, whole by themselves.
+    published(remote / "mine", made.name, b"old")
+    mirror = Mirror(folder, str(remote), seconds=1000, protocol="fsspec")
+    honest, seen = mirror._copy_one, []
+
+    def watched(path: Path) -> None:
+        seen.append((path.name, (there / "manifest.json").exists()))
+        honest(path)
+
+    # Looked at while it was written: one of its files is not in the list.
+    listed = mirror._files()
+    monkeypatch.setattr(mirror, "_copy_one", watched)
+    monkeypatch.setattr(mirror, "_files", lambda: [path for path in listed if path.name != ".metadata"])
+    mirror.copy()
+    assert seen == [("weights", False), ("metrics.jsonl", False)]
+    assert not (there / "manifest.json").exists()
+    monkeypatch.setattr(mirror, "_files", lambda: listed)
+    mirror.copy()
+    assert seen[2:] == [(".metadata", False), ("manifest.json", False)]
+    assert manifest.verify(there) is None
