@@ -7,6 +7,7 @@ that has given up would wait for ever. What is not here: who encodes what (`spre
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import os
 import re
@@ -21,7 +22,7 @@ from torch import Tensor
 from clip_core import errors
 from clip_core.errors import ClipError, ConfigError
 
-__all__ = ["LostProcess", "Place", "Ranks", "find_place"]
+__all__ = ["LostProcess", "Place", "Ranks", "find_place", "leave"]
 
 _T = TypeVar("_T")
 
@@ -143,7 +144,7 @@ class Ranks:
         """Leave the processes that `join` made a group of; does nothing for a group that others made."""
         if self._joined:
             self._joined = False
-            dist.destroy_process_group()
+            leave()
 
     def __enter__(self) -> Ranks:
         return self
@@ -221,6 +222,16 @@ class Ranks:
                 f"Process {self.rank} of {self.size} waited for another one in vain: {_first_line(error)}. One of them "
                 "was ended or hangs; its own output says why. Features that are in the store stay there."
             ) from error
+
+
+def leave() -> None:
+    """Part from the processes that torch.distributed has met; to be called instead of its `destroy_process_group`."""
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 8):
+        # There the end of a gloo group waits for its threads and holds Python's lock, which a thread may want in order
+        # to let go of the last tensors: both wait for ever. A group that is never ended costs two idle threads.
+        for group in dist.distributed_c10d._world.pg_map:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
+    dist.destroy_process_group()
 
 
 def _message(error: Exception) -> str:

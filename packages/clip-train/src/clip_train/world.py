@@ -23,7 +23,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from clip_core.device import resolve_device
 from clip_core.errors import ClipError, ConfigError
-from clip_eval.processes import Place, find_place
+from clip_eval.processes import Place, find_place, leave
 from clip_train.config import ParallelConfig, TrainConfig
 
 __all__ = ["PeerFailed", "World", "join"]
@@ -187,7 +187,7 @@ def join(config: TrainConfig) -> Iterator[World]:
             watched=config.parallel.timeout_seconds > 0,
         )
     finally:
-        dist.destroy_process_group()
+        leave()
 
 
 def _patience(config: ParallelConfig, least: timedelta) -> timedelta:
