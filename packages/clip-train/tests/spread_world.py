@@ -22,7 +22,7 @@ import torch.distributed as dist
 import clip_core
 from clip_train import TrainConfig, train
 from clip_train.data.loader import StepDataset
-from clip_train.parallel import gathered, gradient_norm, is_sharded, whole_bundle
+from clip_train.parallel import gathered, gradient_norm, is_sharded, whole_weights
 from clip_train.plan import prepare
 from clip_train.trainer import Running, fit, start
 from clip_train.world import World
@@ -52,6 +52,11 @@ RUNS: dict[str, dict[str, Any]] = {
     "ddp static": {"ddp_static_graph": True},
     "ddp compiled": {"torchcompile": True, "torchcompile_backend": "eager"},
     "fsdp compiled": {"fsdp": True, "torchcompile": True, "torchcompile_backend": "eager"},
+    "ddp lora": {"lora_rank": 2, "ema_decay": 0.5},
+    "fsdp lora": {"lora_rank": 2, "ema_decay": 0.5, "fsdp": True},
+    "fsdp offloaded": {"fsdp": True, "fsdp_offload_cpu": True},
+    "ddp pure": {"precision": "pure_bf16", "ema_decay": 0.5},
+    "fsdp pure": {"precision": "pure_bf16", "ema_decay": 0.5, "fsdp": True},
 }
 Found = dict[str, Any]
 
@@ -69,11 +74,8 @@ def run(name: str, shards: str, world: World) -> Found:
     if name == "fsdp":
         found["encoded"] = encoded(running, world)
     if running.average is not None:
-        with running.average.applied():
-            mean = whole_bundle(plan.bundle, world)
-            found["mean"] = None if mean is None else {k: v.clone() for k, v in mean.model.state_dict().items()}
-    bundle = whole_bundle(plan.bundle, world)
-    found["weights"] = None if bundle is None else bundle.model.state_dict()
+        found["mean"] = whole_weights(plan.bundle.model, world, running.average.state_dict())
+    found["weights"] = whole_weights(plan.bundle.model, world)
     found["sharded"] = is_sharded(plan.bundle.model)
     found["numbers"] = sum(
         getattr(parameter, "to_local", lambda parameter=parameter: parameter)().numel()
@@ -139,15 +141,28 @@ def process(rank: int, folder: Path, shards: str) -> None:
     parameter.grad = torch.tensor(3.0)
     found["plain norm"] = gradient_norm([parameter])
     dist.destroy_process_group()
-    found["bundles"] = whole_run(rank, folder, shards)
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": _PORT}
+    os.environ.update({"MASTER_ADDR": "127.0.0.1", **{key: str(value) for key, value in place.items()}})
+    found["folders"] = {name: whole_run(name, folder, shards) for name in WHOLE_RUNS}
     torch.save(found, folder / f"{rank}.pt")
 
 
-def whole_run(rank: int, folder: Path, shards: str) -> str:
-    """A run from its flags to its bundles, with sharded checkpoints; its folder."""
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": _PORT}
-    os.environ.update({"MASTER_ADDR": "127.0.0.1", **{key: str(value) for key, value in place.items()}})
-    fields = {**FIXED, **RUNS["fsdp"], "fsdp_checkpoint": "sharded", "logs": str(folder), "name": "run"}
+WHOLE_RUNS: dict[str, dict[str, Any]] = {
+    "pieces": {**RUNS["fsdp"], "fsdp_checkpoint": "sharded", "save_every_n_steps": 3},
+    # Goes on from a checkpoint of the one before.
+    "pieces again": {**RUNS["fsdp"], "resume": "pieces/checkpoints/step-00000003"},
+    "replicas": RUNS["ddp"],
+    "lora": {**RUNS["fsdp lora"], "save_every_n_steps": 3},
+    "lora again": {**RUNS["fsdp lora"], "resume": "lora/checkpoints/step-00000003"},
+    "pure": RUNS["fsdp pure"],
+}
+
+
+def whole_run(name: str, folder: Path, shards: str) -> str:
+    """A run from its flags to its bundles; its folder."""
+    fields = {**FIXED, **WHOLE_RUNS[name], "val_data": shards, "logs": str(folder), "name": name}
+    if "resume" in fields:
+        fields["resume"] = str(folder / str(fields["resume"]))
     return str(train(TrainConfig.of(train_data=shards, **fields)).folder)
 
 

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import clip_core
+from clip_core.building import build
 from clip_core.errors import ConfigError
 from clip_train import TrainConfig, train
+from clip_train.checkpoint import export
 from clip_train.config import ModelConfig
-from clip_train.lora import add_adapters, has_adapters, merged, save_adapters
+from clip_train.lora import add_adapters, apart, has_adapters, merged, rejoined, save_adapters
 
 peft = pytest.importorskip("peft")
 
@@ -59,10 +63,15 @@ def test_it_begins_as_what_it_was_and_the_sum_computes_what_it_does() -> None:
             if ".lora_B" in name:
                 parameter.normal_(std=0.05)
         found = model(images, tokens)
-        sums = merged(model)
-        assert sums.state_dict().keys() == before.keys()
+        state = model.state_dict()
+        tensors = merged(state, 2.0)
+        assert tensors.keys() == before.keys()
+        again = rejoined(tensors, apart(state))
+        assert again.keys() == state.keys()
+        assert all(again[name] is state[name] for name in state)
+        sums = clip_core.create_model("tiny").eval()
         assert not has_adapters(sums)
-        assert has_adapters(model), "the trained model is left alone"
+        sums.load_state_dict(tensors)
         expected = sums(images, tokens)
         for one, other, old in zip(found[:2], expected[:2], plain(images, tokens)[:2], strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
@@ -91,27 +100,57 @@ def test_a_run_leaves_the_sum_and_the_additions(make_config: Callable[..., Train
     assert same == {"trained": False, "summed": False, "locked": True}
     difference = after[kinds["summed"]] - before[kinds["summed"]]
     assert torch.linalg.matrix_rank(difference, rtol=1e-3) <= 2
-    settings = peft.LoraConfig.from_pretrained(result.folder / "adapters" / "text")
-    assert (settings.r, settings.lora_alpha) == (2, 8.0)
-    assert (result.folder / "adapters" / "text" / "adapter_model.safetensors").is_file()
-    assert (result.folder / "adapters-ema" / "text" / "adapter_model.safetensors").is_file()
     assert clip_core.load(result.folder / "bundle-ema").model.state_dict().keys() == after.keys()
+    # A checkpoint is a bundle, too, with the sum; what training goes on from lies beside it.
+    (checkpoint,) = result.folder.glob("checkpoints/step-*")
+    for folder in (checkpoint, export(checkpoint, result.folder / "exported")):
+        found = clip_core.load(folder).model.state_dict()
+        assert found.keys() == after.keys()
+        assert all(torch.equal(found[name], after[name]) for name in after)
+    sharded = train(config.replace(fsdp_checkpoint="sharded", name="sharded"))
+    (checkpoint,) = sharded.folder.glob("checkpoints/step-*")
+    found = clip_core.load(export(checkpoint, sharded.folder / "exported")).model.state_dict()
+    assert all(torch.equal(found[name], after[name]) for name in after)
+    for folder in (result.folder, next(result.folder.glob("checkpoints/step-*"))):
+        settings = peft.LoraConfig.from_pretrained(folder / "adapters" / "text")
+        assert (settings.r, settings.lora_alpha) == (2, 8.0)
+        assert not (folder / "adapters" / "image").exists()
+    assert (result.folder / "adapters-ema" / "text" / "adapter_model.safetensors").is_file()
 
 
-def test_the_additions_are_read_by_peft(tmp_path: Any) -> None:
-    model, _ = adapted()
+def test_it_goes_on_from_a_checkpoint_to_the_bit(make_config: Callable[..., TrainConfig]) -> None:
+    whole = train(make_config(name="whole", lora_rank=2, save_every_n_steps=3))
+    config = make_config(name="later", lora_rank=2)
+    resumed = train(config.replace(resume=str(whole.folder / "checkpoints" / "step-00000003")))
+    assert resumed.loss == whole.loss
+    one, other = (load_file(run.bundle / "model.safetensors") for run in (whole, resumed))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_peft_itself_puts_the_additions_on_the_weights_that_training_began_from(tmp_path: Any, nested: bool) -> None:
+    def fresh() -> clip_core.Clip:
+        torch.manual_seed(0)
+        config = clip_core.get_config("tiny")
+        return build(dataclasses.replace(config, layout="nested") if nested else config)
+
+    model = fresh()
+    add_adapters(model, ModelConfig(model="tiny", lora_rank=3))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".lora_B" in name:
                 parameter.normal_(std=0.05)
-    save_adapters(model, tmp_path)
-    from safetensors.torch import load_file
-
-    other, _ = adapted()
-    for tower, root in (("image", other.visual), ("text", other.get_submodule("transformer"))):
-        peft.set_peft_model_state_dict(root, load_file(tmp_path / tower / "adapter_model.safetensors"))
-    images, tokens = inputs(model)
-    assert torch.equal(other(images, tokens).image_features, model(images, tokens).image_features)
+    save_adapters(model, model.state_dict(), tmp_path)
+    other = fresh().eval()
+    images, tokens = inputs(other)
+    for tower, root in (("image", "visual"), ("text", "text" if nested else "transformer")):
+        # A tensor that it does not find is a warning, and warnings are errors.
+        peft.PeftModel.from_pretrained(other.get_submodule(root), str(tmp_path / tower))
+    state = other.state_dict()
+    assert state.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(state[name], value), name
+    assert torch.equal(other(images, tokens).image_features, model.eval()(images, tokens).image_features)
     assert torch.equal(other(images, tokens).text_features, model(images, tokens).text_features)
 
 

@@ -6,15 +6,13 @@ and nothing else, and leaves the run as a bundle of its own.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from clip_train.config import OptimConfig
-from clip_train.parallel import is_sharded, local_parts
+from clip_train.parallel import local_parts
 from clip_train.precision import multiply
 
 if TYPE_CHECKING:
@@ -56,34 +54,6 @@ class WeightAverage:
         share = admitted.float() * (1 - self._decay**self._every)
         multiply(moves, share)
         torch._foreach_add_(means, moves)
-
-    @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        """The model has the mean for weights, in float32, and what it had again afterwards."""
-        parameters = dict(self._model.named_parameters())
-        if is_sharded(self._model):
-            with self._written_over(parameters):
-                yield
-            return
-        held = {name: parameters[name].data for name in self._mean}
-        try:
-            for name, mean in self._mean.items():
-                parameters[name].data = mean
-            yield
-        finally:
-            for name, value in held.items():
-                parameters[name].data = value
-
-    @contextlib.contextmanager
-    def _written_over(self, parameters: dict[str, nn.Parameter]) -> Iterator[None]:
-        # The memory of a piece is known to what gathers it, so it cannot be exchanged for other memory.
-        pieces = local_parts(parameters[name].detach() for name in self._mean)
-        held = [piece.clone() for piece in pieces]
-        try:
-            torch._foreach_copy_(pieces, local_parts(self._mean.values()))
-            yield
-        finally:
-            torch._foreach_copy_(pieces, held)
 
     def state_dict(self) -> dict[str, Any]:
         """The mean by the names of the parameters, the tensors themselves."""

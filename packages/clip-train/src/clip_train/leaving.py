@@ -6,11 +6,15 @@ What this room leaves out: checkpoints to go on from (`checkpoint`).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
+from torch import Tensor
+
 import clip_core
+from clip_core.building import lay_out
 from clip_train import lora
-from clip_train.parallel import whole_bundle
+from clip_train.parallel import whole_weights
 from clip_train.run_folder import RunFolder
 from clip_train.trainer import Running
 
@@ -24,22 +28,26 @@ ADAPTERS = "adapters"
 
 def leave_bundles(running: Running, folder: RunFolder) -> None:
     """Write all that the flags ask for into the run's folder; every process calls it."""
-    _leave(running, folder.bundle)
+    _leave(running, folder.bundle, {})
     if running.average is not None:
-        with running.average.applied():
-            _leave(running, folder.path / AVERAGE)
+        _leave(running, folder.path / AVERAGE, running.average.state_dict())
 
 
-def _leave(running: Running, target: Path) -> None:
+def _leave(running: Running, target: Path, means: Mapping[str, Tensor]) -> None:
+    """`means` are written in place of the weights of these names, and everything in float32 then."""
     plan = running.plan
-    whole = whole_bundle(plan.bundle, plan.world)
+    model, given = plan.bundle.model, plan.config.model
+    weights = whole_weights(model, plan.world, means)
 
     def save() -> None:
-        assert whole is not None
-        bundle = whole
-        if lora.has_adapters(bundle.model):
-            lora.save_adapters(bundle.model, target.with_name(target.name.replace("bundle", ADAPTERS)))
-            bundle = dataclasses.replace(bundle, model=lora.merged(bundle.model))
-        clip_core.save(bundle, target, overwrite=True)
+        found = weights or {}
+        if means:
+            found = {name: value.float() if value.is_floating_point() else value for name, value in found.items()}
+        if given.lora_rank is not None:
+            lora.save_adapters(model, found, target.with_name(target.name.replace("bundle", ADAPTERS)))
+            found = lora.merged(found, lora.scaling(given.lora_rank, given.lora_alpha))
+        plain = lay_out(plan.bundle.config)
+        plain.load_state_dict(found, assign=True)
+        clip_core.save(dataclasses.replace(plan.bundle, model=plain), target, overwrite=True)
 
     plan.world.first_does(save)

@@ -3,6 +3,7 @@
     clip_config.json, model.safetensors, a tokenizer's files    the bundle
     state.json                                                  where the run stands, and the trees of its parts
     optimizer.safetensors, ...                                  the tensors of the parts that have any
+    lora.safetensors, adapters/                                 with LoRA: what the bundle has the sum of, and for peft
 
 What this room leaves out: when it is written, and the manifest.
 """
@@ -20,12 +21,14 @@ import clip_core
 from clip_core.errors import CheckpointMismatch
 from clip_core.storage import CONFIG_FILE, WEIGHTS_FILE, config_text
 from clip_core.tokenizer import tokenizer_files
+from clip_train import lora
 from clip_train.checkpoint import disk
 from clip_train.checkpoint.state import SCHEMA, Snapshot, whole
 
-__all__ = ["STATE", "collected", "read", "read_foreign", "read_header", "take_part", "write", "write_rest"]
+__all__ = ["LORA_FILE", "STATE", "collected", "read", "read_foreign", "read_header", "take_part", "write", "write_rest"]
 
 STATE = "state.json"
+LORA_FILE = "lora.safetensors"
 
 
 def collected(snapshot: Snapshot, *, copy: bool) -> Snapshot:
@@ -55,7 +58,13 @@ def take_part(snapshot: Snapshot) -> None:
 def write(folder: Path, snapshot: Snapshot, bundle: clip_core.Bundle) -> None:
     """Write `snapshot`, as `collected` gives it, into the empty `folder`; `OSError` where that fails."""
     disk.write_text(folder / CONFIG_FILE, config_text(bundle.config))
-    disk.write_tensors(folder / WEIGHTS_FILE, snapshot.model)
+    weights = snapshot.model
+    if lora.has_adapters(bundle.model):
+        given = snapshot.header["config"]["model"]
+        weights = lora.merged(weights, lora.scaling(given["lora_rank"], given["lora_alpha"]))
+        disk.write_tensors(folder / LORA_FILE, lora.apart(snapshot.model))
+        lora.save_adapters(bundle.model, snapshot.model, folder / "adapters")
+    disk.write_tensors(folder / WEIGHTS_FILE, weights)
     for path in tokenizer_files(bundle.tokenizer):
         disk.copy_file(Path(path), folder / Path(path).name)
     write_rest(folder, snapshot)
@@ -90,6 +99,8 @@ def read(folder: Path) -> Snapshot:
     """What `write` wrote, on the CPU; raises `CheckpointMismatch`."""
     header = read_header(folder)
     model = _tensors(folder / WEIGHTS_FILE)
+    if (folder / LORA_FILE).exists():
+        model = lora.rejoined(model, _tensors(folder / LORA_FILE))
     parts = {
         part: _tensors(path) if (path := folder / f"{part}.safetensors").exists() else {} for part in header["parts"]
     }

@@ -25,6 +25,7 @@ import clip_core
 from clip_core.errors import CheckpointMismatch
 from clip_core.storage import CONFIG_FILE, WEIGHTS_FILE, config_text
 from clip_core.tokenizer import tokenizer_files
+from clip_train import lora
 from clip_train.checkpoint import disk, full
 from clip_train.checkpoint.manifest import scratch_folder
 from clip_train.checkpoint.state import Snapshot, is_divided
@@ -171,12 +172,21 @@ def export(folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> Pa
     """
     folder, target = Path(folder), Path(target)
     state = read(folder) if (folder / SHARDS).is_dir() else full.read(folder)
+    weights, given = full.collected(state, copy=False).model, state.header["config"]["model"]
+    if given.get("lora_rank") is not None:
+        weights = lora.merged(weights, lora.scaling(given["lora_rank"], given["lora_alpha"]))
     scratch = target.with_name(f".{target.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
     disk.make_folder(scratch)
-    disk.write_tensors(scratch / WEIGHTS_FILE, full.collected(state, copy=False).model)
+    disk.write_tensors(scratch / WEIGHTS_FILE, weights)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    parts = {full.STATE, "manifest.json", *(f"{part}.safetensors" for part in state.parts), WEIGHTS_FILE}
+    parts = {
+        full.STATE,
+        full.LORA_FILE,
+        "manifest.json",
+        *(f"{part}.safetensors" for part in state.parts),
+        WEIGHTS_FILE,
+    }
     for name in manifest["files"]:
         if "/" not in name and name not in parts and not name.endswith(".pt"):
             disk.copy_file(folder / name, scratch / name)
@@ -191,6 +201,9 @@ def _like(name: str, running: Running | None) -> Tensor | None:
     part, _, place = name.partition("/")
     if part == "model":
         return running.plan.bundle.model.state_dict().get(place)
+    if part == "average" and running.average is not None:
+        held = running.average.state_dict().get(place)
+        return held if isinstance(held, Tensor) else None
     words = place.split(".")
     if part == "optimizer" and words[0] == "state":
         parameters = [parameter for group in running.optimizer.param_groups for parameter in group["params"]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clip_train.parallel.compiling import check_compiler, compile_objective
-from clip_train.parallel.sharding import clip_gradients, gathered, gradient_norm, is_sharded, local_parts, whole_bundle
+from clip_train.parallel.sharding import clip_gradients, gathered, gradient_norm, is_sharded, local_parts, whole_weights
 from clip_train.parallel.spreading import spread
 
 __all__ = [
@@ -15,5 +15,5 @@ __all__ = [
     "is_sharded",
     "local_parts",
     "spread",
-    "whole_bundle",
+    "whole_weights",
 ]

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -30,15 +29,13 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 
 import clip_core
-from clip_core.building import build
-from clip_core.convert.checkpoint import Checkpoint
 from clip_core.towers import TextTransformer
 from clip_train.config import ParallelConfig
 from clip_train.parallel.blocks import find_blocks
 from clip_train.precision import multiply
 from clip_train.world import World
 
-__all__ = ["clip_gradients", "gathered", "gradient_norm", "is_sharded", "local_parts", "shard", "whole_bundle"]
+__all__ = ["clip_gradients", "gathered", "gradient_norm", "is_sharded", "local_parts", "shard", "whole_weights"]
 
 _RESHARDS: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 """Sharded model -> whether it frees gathered weights between the forward and the backward pass."""
@@ -65,7 +62,10 @@ def shard(
     given: dict[str, Any] = {
         "mesh": init_device_mesh(world.device.type, (world.size,)),
         "reshard_after_forward": not config.fsdp_no_reshard_after_forward,
-        "offload_policy": CPUOffloadPolicy() if config.fsdp_offload_cpu else OffloadPolicy(),
+        # Pinned memory is that which a GPU reads by itself.
+        "offload_policy": CPUOffloadPolicy(pin_memory=world.device.type == "cuda")
+        if config.fsdp_offload_cpu
+        else OffloadPolicy(),
         "ignored_params": scalars,
     }
     # Inputs are not cast: the residual stream stays as wide as autocast leaves it.
@@ -116,28 +116,21 @@ def gathered(model: nn.Module) -> Iterator[None]:
             part.reshard()
 
 
-def whole_bundle(bundle: clip_core.Bundle, world: World) -> clip_core.Bundle | None:
-    """`bundle` with its model in one piece, on the CPU of the first process, None on the others.
+def whole_weights(model: nn.Module, world: World, instead: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """The state of `model` in one piece, by name, on the CPU of the first process; empty on the others.
 
-    All processes call it. A model that is in one piece is returned as it is, on every process.
+    instead: tensors of the same shapes, divided as the model's are, that are taken in place of those of their names.
+    All processes call it. What is whole and on a CPU already is not copied.
     """
-    model = bundle.model
-    if not is_sharded(model):
-        return bundle
     for part in model.modules():
         if isinstance(part, FSDPModule):
             part.reshard()
     found: dict[str, Tensor] = {}
-    for name, value in model.state_dict().items():
+    for name, value in {**model.state_dict(), **(instead or {})}.items():
         whole = value.full_tensor() if isinstance(value, DTensor) else value
         if world.is_first:
             found[name] = whole.detach().cpu()
-    if not world.is_first:
-        return None
-    gathered_weights = Checkpoint(
-        path=Path(), layout="trained weights", config=model.config, tensors=lambda config: found
-    )
-    return clip_core.Bundle.of(build(model.config, gathered_weights))
+    return found
 
 
 def local_parts(tensors: Iterable[Tensor]) -> list[Tensor]:
