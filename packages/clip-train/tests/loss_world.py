@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clip_core.kernels import blocks
+from clip_eval.processes import leave
 from clip_train.loss import ContrastiveLoss, clip_loss, siglip_loss
 
 SCALE, BIAS, LARGE_SCALE = 14.0, -3.0, 1000.0
@@ -381,7 +382,7 @@ def run(rank: int, folder: Path) -> None:
         if world > 2:
             found.update(groups(rank, world))
         torch.save(found, folder / f"{world}-{rank}.pt")
-        dist.destroy_process_group()
+        leave()
     if rank < 2:
         join(folder, "absent", rank, 2, seconds=3)
         torch.save(absent(folder, rank), folder / f"absent-{rank}.pt")

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 import clip_core
 from clip_core.building import build
 from clip_core.config import DecoderConfig
+from clip_eval.processes import leave
 from clip_train.config import ObjectiveConfig
 from clip_train.data.decode import Batch
 from clip_train.gradients import backward
@@ -102,7 +103,7 @@ def process(rank: int, folder: Path) -> None:
         for accumulated in (1, 2):
             found[f"{name} {accumulated}"] = run(name, world, accumulated)
     torch.save(found, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    leave()
 
 
 def main(folder: Path) -> int:

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 
 import clip_core
+from clip_eval.processes import leave
 from clip_train import TrainConfig, train
 from clip_train.data.loader import StepDataset
 from clip_train.parallel import gathered, gradient_norm, is_sharded, whole_weights
@@ -140,7 +141,7 @@ def process(rank: int, folder: Path, shards: str) -> None:
     parameter = torch.nn.Parameter(torch.zeros(()))
     parameter.grad = torch.tensor(3.0)
     found["plain norm"] = gradient_norm([parameter])
-    dist.destroy_process_group()
+    leave()
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": _PORT}
     os.environ.update({"MASTER_ADDR": "127.0.0.1", **{key: str(value) for key, value in place.items()}})
     found["folders"] = {name: whole_run(name, folder, shards) for name in WHOLE_RUNS}
