@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from clip_core.errors import ConfigError
 from clip_eval.catalogue import Entry, names
+from clip_eval.columns import aligned
 from clip_eval.metrics import wilson
 from clip_eval.prompts import prompts_for
 from clip_eval.published import NOT_COMPARABLE, PublishedRow, published_row, split_model, tolerance_for
@@ -242,15 +243,7 @@ def table(checks: Sequence[Check]) -> list[str]:
                 check.verdict + (f" ({check.note})" if check.note else ""),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    numbers = (3, 4, 5, 6)
-    return [
-        "  ".join(
-            cell.rjust(width) if place in numbers else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
+    return aligned(cells, right=(3, 4, 5, 6))
 
 
 def _number(value: float | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from clip_core.errors import ConfigError
 from clip_eval.catalogue.entry import Entry
 from clip_eval.catalogue.finding import entries
+from clip_eval.columns import aligned
 from clip_eval.prompts import languages_for, prompts_for
 from clip_eval.published import NOT_COMPARABLE, published_metric, published_rows, tolerance_for
 from clip_eval.suites import SUITES
@@ -50,15 +51,7 @@ def _suites(entry: Entry) -> list[str]:
 def table(rows: Sequence[Entry]) -> list[str]:
     """The lines of a table with a heading and a rule."""
     cells = [("name", "title", "task", "classes", "size", "main metric", "chance", "lang"), *map(_cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    numbers = (3, 4, 6, 7)
-    lines = [
-        "  ".join(
-            cell.rjust(width) if place in numbers else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
+    lines = aligned(cells, right=(3, 4, 6, 7))
     return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
 
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clip_eval.columns import aligned
+
 if TYPE_CHECKING:
     from clip_eval.compare import Comparison
     from clip_eval.records import Row
@@ -210,14 +212,7 @@ def render(
         )
         for entry in (*found, *(() if mean is None else (mean,)))
     ]
-    widths = [max(len(row[at]) for row in (head, *body)) for at in range(len(head))]
-    lines = [
-        "  ".join(
-            cell.ljust(size) if at in (0, 1, 7) else cell.rjust(size)
-            for at, (cell, size) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (head, *body)
-    ]
+    lines = aligned((head, *body), right=(2, 3, 4, 5, 6))
     return "\n".join(
         [f"A  {name}", f"B  {other}", "", *lines, "", *(textwrap.fill(note, 110) for note in _notes(found, alone))]
     )
