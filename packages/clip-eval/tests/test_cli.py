@@ -157,3 +157,26 @@ def test_dry_run_names_every_question_of_a_set_and_counts_its_images_once(
     assert lines[1].startswith("people (hat) classification 6 2 classes, 1 prompts each ")
     assert lines[2] == "people (age) classification 6 3 classes, 1 prompts each"
     assert "of 6 images on this machine" in lines[3]
+
+
+def test_dry_run_names_the_splits_that_a_probe_learns_from(
+    model: Path, digits: Path, tmp_path, capsys, make_people
+) -> None:
+    """Described by `clip_eval.commands.dry_run`."""
+    sets = [str(make_people(test=6, train=24, small=12)), str(digits / "digit_scenes")]
+    words = ["run", *sets, "--model", str(model), "--output", str(tmp_path / "out"), "--dry-run"]
+    probe = ["--task", "linear_probe", "retrieval", "--validation-split", "small"]
+    assert main([*words, *probe]) == 0
+    lines = [re.sub(" +", " ", line) for line in capsys.readouterr().out.splitlines()]
+    assert [line.split(" classification")[0] for line in lines[1:5]] == [
+        "people (hat)",
+        "people (age)",
+        "people, train",
+        "people, small",
+    ]
+    assert lines[3].startswith("people, train classification 24 for the linear probe 0.")
+    # A retrieval set has no probe, and its train split, which is not there, is not looked for.
+    assert lines[5].startswith("digit_scenes retrieval 200 ")
+    assert "of 242 images on this machine" in lines[6]
+    assert main([*words, *probe, "--train-split", "nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err

@@ -79,7 +79,7 @@ def default_task(dataset: WdsDataset) -> Task:
     return _DEFAULT[dataset.kind]
 
 
-def fits(task: Task, dataset: WdsDataset) -> bool:
+def fits(task: Task, dataset: WdsDataset | Entry) -> bool:
     """Whether `task` can be asked of a data set of this kind."""
     return dataset.kind in _KINDS[task]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from clip_eval.encoder import Encoder
     from clip_eval.processes import Ranks
 
-__all__ = ["add_encoding", "device_of", "feature_root", "make_encoder"]
+__all__ = ["add_encoding", "device_of", "feature_root", "make_encoder", "model_label"]
 
 _PRECISIONS = ("fp32", "amp_bf16", "amp", "bf16", "fp16")
 
@@ -73,3 +73,9 @@ def feature_root() -> Path:
     from huggingface_hub.constants import HF_HOME
 
     return Path(HF_HOME) / "clip-eval" / "features"
+
+
+def model_label(model: str) -> str:
+    """A name as it was given; of a folder its last two parts, because one called "bundle" says little."""
+    path = Path(model)
+    return "/".join(path.resolve().parts[-2:]).lstrip("/") if path.exists() else model

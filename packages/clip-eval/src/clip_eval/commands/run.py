@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clip_core.errors import ConfigError, StorageError
-from clip_eval.commands.encoding import add_encoding, make_encoder
+from clip_eval.columns import aligned
+from clip_eval.commands.encoding import add_encoding, make_encoder, model_label
 
 if TYPE_CHECKING:
     from clip_eval.records import Record, SavedRecord
-    from clip_eval.running import Wanted
-    from clip_eval.selection import Selected
-    from clip_eval.wds import WdsDataset
 
 __all__ = ["add", "require_writable"]
 
@@ -134,7 +130,9 @@ def _run(arguments: argparse.Namespace) -> None:
         cache_dir=arguments.cache_dir,
     )
     if arguments.dry_run:
-        _describe(datasets, wanted, arguments)
+        from clip_eval.commands.dry_run import describe
+
+        print("\n".join(describe(datasets, wanted, arguments)))
         return
     with Ranks.join() as ranks:
         if ranks.first:
@@ -142,15 +140,9 @@ def _run(arguments: argparse.Namespace) -> None:
         for model in arguments.model:
             encoder = make_encoder(model, arguments, ranks)
             existing = arguments.output if arguments.skip_existing else None
-            for _, record in run(encoder, datasets, wanted, model_name=_model_label(model), existing=existing):
+            for _, record in run(encoder, datasets, wanted, model_name=model_label(model), existing=existing):
                 if ranks.first:
                     _print(record, arguments.output)
-
-
-def _model_label(model: str) -> str:
-    """A name as it was given; of a folder its last two parts, because one called "bundle" says little."""
-    path = Path(model)
-    return "/".join(path.resolve().parts[-2:]).lstrip("/") if path.exists() else model
 
 
 def require_writable(folder: Path) -> None:
@@ -161,82 +153,6 @@ def require_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise StorageError(f"--output {folder} cannot be written ({error.strerror}); choose another folder.") from error
-
-
-def _describe(datasets: Sequence[Selected], wanted: Wanted, arguments: argparse.Namespace) -> None:
-    """Print what would be read and how long encoding would take, and fetch no shard and no weights for it."""
-    from clip_eval.places import describe_dataset
-    from clip_eval.places.address import without_secrets
-    from clip_eval.running import objectives_of, open_selected
-
-    rows = [("data set", "kind", "images", "contents", "size", "to fetch", "from")]
-    here: list[WdsDataset] = []
-    for selected in datasets:
-        facts = describe_dataset(selected.address, split=wanted.split, cache_dir=wanted.cache_dir)
-        left = facts.bytes - facts.bytes_cached
-        fetched = "-" if left == 0 else _megabytes(left)
-        costs = (_megabytes(facts.bytes), fetched, without_secrets(selected.address))
-        if facts.folder is None:
-            rows.append((selected.name, *_expected(selected, facts.samples), *costs))
-            continue
-        names = objectives_of(selected, functools.partial(Path, facts.folder))
-        asked = [open_selected(selected, wanted, objective=name) for name in names]
-        here.append(asked[0])  # the others ask about the same images
-        for number, dataset in enumerate(asked):
-            name = f"{selected.name} ({dataset.objective})" if dataset.objective else selected.name
-            rows.append((name, *_contents(dataset), *(costs if number == 0 else ("", "", ""))))
-    print(_aligned(rows, right=(2, 4, 5)))
-    for model in arguments.model:
-        print(_outlook(model, here, arguments))
-
-
-def _contents(dataset: WdsDataset) -> tuple[str, str, str]:
-    """Kind, images and what belongs to them, of a data set that is here."""
-    captions = f"{sum(map(len, dataset.captions)):,} captions"
-    contents = {
-        "retrieval": captions,
-        "caption_choice": captions,
-        "association": f"{len(dataset.associations):,} riddles",
-    }.get(dataset.kind, f"{len(dataset.classnames):,} classes, {len(dataset.templates)} prompts each")
-    return dataset.kind, f"{len(dataset.samples):,}", contents
-
-
-def _expected(selected: Selected, samples: int | None) -> tuple[str, str, str]:
-    """The same of one that would be fetched, as far as it is known."""
-    entry = selected.entry
-    count = samples if samples is not None or entry is None else entry.size
-    contents = f"{entry.classes:,} classes" if entry is not None and entry.classes is not None else "?"
-    return "?" if entry is None else entry.kind, "?" if count is None else f"{count:,}", contents
-
-
-def _outlook(model: str, here: Sequence[WdsDataset], arguments: argparse.Namespace) -> str:
-    """How long the images that are on this machine would take."""
-    from clip_eval.processes import Ranks
-
-    if not Path(model).exists():
-        return f"{model}: no folder here; weights are not fetched for a dry run, so no time is estimated"
-    encoder = make_encoder(model, arguments, Ranks())
-    seconds, images, found = 0.0, 0, 0
-    for dataset in here:
-        outlook = encoder.describe(dataset)
-        images, found = images + outlook.images, found + outlook.images_found
-        if outlook.images_found < outlook.images:
-            seconds += encoder.estimate_seconds(dataset) * (1 - outlook.images_found / outlook.images)
-    device = encoder.bundle.model.logit_scale.device
-    return (
-        f"{_model_label(model)}: of {images:,} images on this machine {found:,} were encoded before; the others take "
-        f"about {_duration(seconds)} on {device}"
-    )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
 
 
 def _print(record: Record | SavedRecord, output: Path) -> None:
@@ -265,15 +181,4 @@ def _numbers(record: Record) -> str:
         head += f", {len(record.excluded)} of {len(record.dataset.samples)} images left out: they do not decode"
     ties = {name: share for name, share in record.result.ties.items() if share > 0}
     notes = [f"ties: {share:.1%} of the {name} queries; the record has the bounds" for name, share in ties.items()]
-    return "\n".join([head, _aligned(rows, right=(1, 2, 3)), *notes])
-
-
-def _aligned(rows: Sequence[Sequence[str]], *, right: Sequence[int]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = (
-            text.rjust(widths[place]) if place in right else text.ljust(widths[place]) for place, text in enumerate(row)
-        )
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return "\n".join([head, *aligned(rows, right=(1, 2, 3)), *notes])
