@@ -18,6 +18,7 @@ from clip_core.config import PreprocessConfig
 from clip_core.errors import ConfigError
 from clip_core.images import open_image
 from clip_core.modes import expand_mode, to_rgb
+from clip_core.normalize import Normalize
 from clip_core.preprocess_naflex import cut_patches
 
 if TYPE_CHECKING:
@@ -54,14 +55,14 @@ class TrainPatches:
             raise ConfigError("AugmentConfig.use_timm is False; allowed for patches: True, the steps are timm's.")
         if min(patch_size, max_patches) < 1:
             raise ConfigError(f"patches of {patch_size} pixels, {max_patches} of them; allowed: 1 or more of each.")
+        self.thread_safe = False
+        """Draws come from the global generators: one thread of a process at a time."""
         self.patch_size = patch_size
         self.max_patches = max_patches
         changes, finish = timm_steps(config, augment, naflex=True, patch_size=patch_size, max_seq_len=max_patches)
         # Noise comes after the normalisation, so that has to be done here.
         self._steps = [to_rgb, *changes, *(finish if len(finish) > 2 else [transforms.PILToTensor()])]
-        # torchvision's Normalize, in torchvision's order, over patches: pixel after pixel with its three channels.
-        self._white = torch.tensor(255.0)
-        self._mean, self._std = (torch.tensor(values).repeat(patch_size**2) for values in (config.mean, config.std))
+        self._normalize = Normalize(config.mean, config.std)
 
     def open(self, source: ImageSource, *, name: str | None = None) -> Image:
         """The decoded picture; see `clip_core.open_image` for `source`, `name` and the errors."""
@@ -80,11 +81,14 @@ class TrainPatches:
         return cut_patches(found, self.patch_size, self.max_patches)
 
     def normalize(self, patches: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What `draw` gave, stacked to (B, N, ...), with "patches" normalised float32; places without a patch are 0."""
+        """What `draw` gave, stacked to (B, N, ...), with "patches" normalised float32; places without a patch are 0.
+
+        Patches may have any size, so one object does for all sizes of a run.
+        """
         values = patches["patches"]
         if values.dtype == torch.float32:
             return dict(patches)
-        white, mean, std = (value.to(values.device) for value in (self._white, self._mean, self._std))
+        # Pixel after pixel with its three channels: so many images of one pixel.
+        scaled = self._normalize(values.reshape(-1, 3, 1, 1)).reshape(values.shape)
         # What fills up is 0 behind the normalisation, as in evaluation, and not black before it.
-        scaled = values.to(torch.float32).div_(white).sub_(mean).div_(std)
-        return {**patches, "patches": scaled.mul_(patches["patch_valid"][..., None])}
+        return {**patches, "patches": scaled.masked_fill_(~patches["patch_valid"][..., None], 0.0)}
