@@ -197,6 +197,31 @@ def divided(runs: Runs) -> dict[str, Any]:
     return runs.result("divided", kills=int(hits))
 
 
+def _patches(processes: int) -> dict[str, Any]:
+    """Steps of 16 or 8 samples, by the length that is drawn, whatever the number of processes."""
+    return {
+        "use_naflex": True,
+        "naflex_seq_lens": (4, 9),
+        "naflex_patch_sizes": (8, 16),
+        "naflex_max_tokens_per_batch": 72 // processes,
+        "naflex_batch_divisor": 4,
+    }
+
+
+def flex(runs: Runs) -> dict[str, Any]:
+    """Trained on patches, by two processes and by one."""
+    runs.wait(runs.start("flex-two", 2, **_patches(2)))
+    runs.wait(runs.start("flex-one", 1, **_patches(1)))
+    return {"two": runs.result("flex-two"), "one": runs.result("flex-one")}
+
+
+def flex_killed(runs: Runs) -> dict[str, Any]:
+    """Killed on two processes, and gone on with on one, with the flags of two."""
+    hits = runs.kill_at(runs.start("flex-killed", 2, **_patches(2)), "flex-killed", 5, 0.0)
+    runs.wait(runs.start("flex-killed", 1, **_patches(2)))
+    return runs.result("flex-killed", kills=int(hits))
+
+
 def many(runs: Runs) -> list[dict[str, Any]]:
     """At least 50 kills, for the night."""
     kinds: list[dict[str, Any]] = [{}, {"workers": 1}, {"save_async": True}, {"fsdp_checkpoint": "sharded"}]

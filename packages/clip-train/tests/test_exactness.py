@@ -48,6 +48,8 @@ def results(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Results:
             "two_killed",
             "elastic",
             "divided",
+            "flex",
+            "flex_killed",
         ),
     )
 
@@ -127,6 +129,26 @@ def test_any_number_of_processes_sees_every_sample_once_in_the_same_batches(resu
     assert "processes: 4, and 2 in the checkpoint" in result["log"]
     assert "--batch-size is 2 in place of" not in result["log"]
     assert "processes: 1, and 4 in the checkpoint" in result["log"]
+
+
+def test_steps_of_any_size_are_the_same_for_any_number_of_processes(results: Results) -> None:
+    one, two = results["flex"]["one"], results["flex"]["two"]
+    order, begins = Order(0, SAMPLES), 0
+    for ours, theirs in zip(two["records"], one["records"], strict=True):
+        slots = [order.sample(*divmod(slot, SAMPLES)) for slot in range(begins, begins + ours["batch"])]
+        assert ours["samples"] == f"{sum(map(sample_digest, slots)) & (1 << 64) - 1:016x}"
+        begins += ours["batch"]
+        for name in ("step", "epoch", "batch", "samples_seen", "samples", "seq_len", "patch_size", "lr"):
+            assert ours[name] == theirs[name]
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    assert {(record["seq_len"], record["batch"]) for record in one["records"]} == {(4, 16), (9, 8)}
+    assert {record["patch_size"] for record in one["records"]} == {8, 16}
+    assert begins >= 3 * SAMPLES
+    killed = results["flex_killed"]
+    assert killed["kills"] == 1
+    names = ("step", "samples", "seq_len", "patch_size", "lr")
+    assert ledger(killed, names) == ledger(two, names)
+    assert "--naflex-batch-sizes is 16 8: the same steps as in the checkpoint" in killed["log"]
 
 
 def test_old_checkpoints_go_and_those_of_epochs_stay(results: Results) -> None:
