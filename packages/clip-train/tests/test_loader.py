@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import clip_core
-from clip_core.errors import DataError
+from clip_core.errors import ConfigError, DataError
+from clip_core.preprocess import AugmentConfig
 from clip_core.train_pixels import TrainPixels
 from clip_train.data import loader
 from clip_train.data.decode import Decoder
@@ -37,6 +38,40 @@ def test_batches_do_not_depend_on_the_number_of_workers(shards: str) -> None:
     for one, other in zip(alone, together, strict=True):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.tokens, other.tokens)
+
+
+@pytest.mark.parametrize("resizer", ["pillow", "torch"])
+def test_threads_make_the_batches_of_processes(tmp_path: Path, make: Any, resizer: Any) -> None:
+    samples = [make.pair(number) for number in range(30)]
+    samples[4]["png"] = samples[4]["png"][:200]
+    made = decoder(str(make.shard(tmp_path / "x.tar", samples)))
+    augment = AugmentConfig(scale=(0.3, 1.0), hflip=0.5, gray_scale_prob=0.5)
+    made.pixels = TrainPixels(clip_core.get_config("tiny").preprocess, augment, resizer=resizer)
+    processes = list(iterate_batches(made, Share(8), range(1, 12), workers=2, device=CPU))
+    state = torch.get_rng_state()
+    threads = list(iterate_batches(made, Share(8), range(1, 12), workers=2, device=CPU, kind="thread"))
+    assert len(threads) == 11
+    for one, other in zip(processes, threads, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.tokens, other.tokens)
+        assert (one.digest, one.skipped, one.truncated) == (other.digest, other.skipped, other.truncated)
+    assert any(batch.skipped for batch in threads)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_threads_that_are_not_needed_any_more_end(shards: str) -> None:
+    batches = iterate_batches(decoder(shards), Share(16), range(50), workers=2, device=CPU, kind="thread")
+    next(batches)
+    assert any(thread.name.startswith("clip-train worker") for thread in threading.enumerate())
+    del batches
+    assert not any(thread.name.startswith("clip-train worker") for thread in threading.enumerate())
+
+
+def test_threads_are_refused_where_they_would_share_generators(shards: str) -> None:
+    made = decoder(shards)
+    made.pixels = TrainPixels(clip_core.get_config("tiny").preprocess, AugmentConfig(use_timm=True))
+    with pytest.raises(ConfigError, match="--worker-kind thread: timm's augmentation"):
+        iterate_batches(made, Share(16), range(2), workers=1, device=CPU, kind="thread")
 
 
 def test_workers_start_beside_other_threads_without_a_warning(shards: str) -> None:
@@ -132,12 +167,13 @@ def test_a_run_may_begin_at_any_step(shards: str) -> None:
     assert torch.equal(tail[0].images, whole[3].images)
 
 
-def test_an_error_in_a_worker_keeps_its_type_and_its_words(tmp_path: Path, make: Any) -> None:
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_an_error_in_a_worker_keeps_its_type_and_its_words(tmp_path: Path, make: Any, kind: Any) -> None:
     path = make.shard(tmp_path / "x.tar", [make.pair(n) for n in range(8)])
     made = decoder(str(path))
     path.write_bytes(path.read_bytes()[:600])
     with pytest.raises(DataError, match=r"x\.tar: short read") as caught:
-        list(iterate_batches(made, Share(8), range(1), workers=1, device=CPU))
+        list(iterate_batches(made, Share(8), range(1), workers=1, device=CPU, kind=kind))
     assert "Traceback" not in str(caught.value)
 
 

@@ -9,7 +9,6 @@ the numbers that are drawn (`draws`), and timm's steps (`augment`).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -52,12 +51,8 @@ class TrainPixels:
         augment: AugmentConfig | None = None,
         *,
         resizer: Resizer = "pillow",
-        decode: Callable[[bytes], npt.NDArray[np.uint8] | None] | None = None,
     ) -> None:
-        """`decode` is tried on encoded bytes before Pillow: RGB (height, width, 3), or None where it does not fit.
-
-        Raises `ConfigError` for a policy that timm does not know, and for another `resizer`.
-        """
+        """Raises `ConfigError` for a policy that timm does not know, and for another `resizer`."""
         from torchvision import transforms
 
         if resizer not in get_args(Resizer):
@@ -65,7 +60,6 @@ class TrainPixels:
         self._augment = augment = augment or AugmentConfig()
         self.normalize = Normalize(config.mean, config.std)
         self.resizer = resizer
-        self._decode = decode
         self.thread_safe = not augment.use_timm
         """False where draws come from the global generators, as timm's do: then one thread of a process at a time."""
         self._size = size_pair(config.size)
@@ -85,9 +79,6 @@ class TrainPixels:
 
         See `clip_core.open_image` for `source`, `name` and the errors; an array is one of RGB, (height, width, 3).
         """
-        if self._decode is not None and isinstance(source, bytes):
-            found = self._decode(source)
-            source = source if found is None else found
         if self.resizer == "pillow":
             return expand_mode(open_image(source, name=name))
         if isinstance(source, np.ndarray):

@@ -22,7 +22,8 @@ from clip_train.config import ObjectiveConfig, TrainConfig
 from clip_train.cores import own_cores
 from clip_train.data.batching import Batching, EvenBatching
 from clip_train.data.decode import Batch, Decoder
-from clip_train.data.loader import Share
+from clip_train.data.jpeg import decode_jpeg
+from clip_train.data.loader import Share, require_thread_safe
 from clip_train.data.naflex import FlexDecoder, flex_batching, makers_of, require_possible, with_flex_augmentation
 from clip_train.data.ordering import build_order
 from clip_train.data.source import Progress, Source, open_source
@@ -128,6 +129,8 @@ def prepare(config: TrainConfig, world: World | None = None, progress: Progress 
     if teacher is not None:
         whole_rows = whole_rows or needs_whole_rows(teacher.config)
     batching, decoder = _batching_and_decoder(config, bundle, source, world.size, whole_rows)
+    if config.data.workers and config.data.worker_kind == "thread":
+        require_thread_safe(decoder)
     per_epoch = config.naflex.naflex_num_train_image_tokens or config.data.train_num_samples or decoder.order.count
     total_steps = batching.steps(config.optim.epochs * per_epoch)
     _log.info(
@@ -168,15 +171,16 @@ def _batching_and_decoder(
 ) -> tuple[Batching, Decoder]:
     """Which samples a step has, of all processes, and what makes its batches."""
     batching: Batching
+    decode = decode_jpeg if config.data.image_decoder == "simplejpeg" else None
     if config.naflex.use_naflex:
         batching = flex_batching(config, bundle.config, processes)
         order = build_order(config.data, source, config.run.seed, batching.most)
         makers = makers_of(batching, bundle.config, augmentation(config))
-        return batching, FlexDecoder(source, order, makers, bundle.tokenizer, whole_rows=whole_rows)
+        return batching, FlexDecoder(source, order, makers, bundle.tokenizer, whole_rows=whole_rows, decode=decode)
     batching = EvenBatching(config.optim.batch_size * processes, config.optim.accum_freq)
     order = build_order(config.data, source, config.run.seed, batching.most)
-    pixels = TrainPixels(bundle.config.preprocess, augmentation(config))
-    return batching, Decoder(source, order, pixels, bundle.tokenizer, whole_rows=whole_rows)
+    pixels = TrainPixels(bundle.config.preprocess, augmentation(config), resizer=config.data.image_resizer)
+    return batching, Decoder(source, order, pixels, bundle.tokenizer, whole_rows=whole_rows, decode=decode)
 
 
 def _refuse_to_run_in_a_worker() -> None:

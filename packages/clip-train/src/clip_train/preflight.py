@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 
 _SAMPLES = 8
 _PACKAGES = ("clip_core", "clip_hub", "clip_eval", "clip_train")
-_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "PIL")
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "PIL", "simplejpeg")
 # What torch's loader reads ahead for each worker, beside the batch that is being made.
 _AHEAD = 4 + 1
 _CHECKPOINTS = 3
@@ -251,7 +251,7 @@ def _try_disk(plan: Plan) -> str:
 def _try_shared_memory(plan: Plan, batch: Batch, neighbours: int) -> str:
     """Room in /dev/shm for what the workers of this host have read ahead."""
     workers, place = plan.config.data.workers, Path("/dev/shm")
-    if workers == 0 or sys.platform != "linux" or not place.is_dir():
+    if workers == 0 or plan.config.data.worker_kind == "thread" or sys.platform != "linux" or not place.is_dir():
         return "shared memory: not needed"
     share = size_in_bytes(batch.images) // len(batch.tokens) * plan.share.fullest
     needed = share * workers * _AHEAD * neighbours

@@ -217,7 +217,12 @@ def _steps(running: Running) -> Iterator[tuple[int, list[Batch]]]:
         offset = state.data_offset
         numbers = range((state.steps + offset) * accumulated, (plan.total_steps + offset) * accumulated)
         batches = iterate_batches(
-            plan.decoder, plan.share, numbers, workers=plan.config.data.workers, device=plan.device
+            plan.decoder,
+            plan.share,
+            numbers,
+            workers=plan.config.data.workers,
+            device=plan.device,
+            kind=plan.config.data.worker_kind,
         )
         for step in range(state.steps, plan.total_steps):
             running.at(step + 1, "reading data")

@@ -60,7 +60,19 @@ class DataConfig(Schema):
     stall_timeout: float = flag(60.0, help="seconds after which a transfer of less than 1 kB/s is broken off")
     order_streams: int = flag(32, help="remote shards: how many are read side by side by all processes together")
     shuffle_window: int = flag(5000, help="remote shards: samples of a stream among which the order is drawn")
-    workers: int = flag(4, help="processes that read and decode; 0: the training process does it itself")
+    image_decoder: Literal["simplejpeg", "pillow"] = flag(
+        "simplejpeg", help="what decodes plain JPEGs, to the same pixels; Pillow decodes all others in any case"
+    )
+    image_resizer: Literal["pillow", "torch"] = flag(
+        "pillow",
+        help="what resizes; torch takes a quarter of the time, and its pixels are up to 5 of 255 levels off Pillow's",
+    )
+    workers: int = flag(4, help="how many read and decode beside training; 0: the training process does it itself")
+    worker_kind: Literal["process", "thread"] = flag(
+        "process",
+        help="what they are; threads share one index and copy nothing to the training process, but cannot draw "
+        "timm's augmentation",
+    )
     aug_cfg: AugmentConfig = dataclasses.field(
         default_factory=AugmentConfig,
         metadata={"help": "augmentation as key=value, for example scale='(0.5, 1.0)'"},

@@ -1,13 +1,13 @@
 """From one slot of the order to one image tensor and its tokens; what cannot be read is replaced and accounted for.
 
 Shapes: B samples, S tokens. Every random draw is keyed by (seed, epoch, sample), so it does not matter which process
-decodes what, or when. What this room leaves out: where the bytes lie (`source`) and processes (`loader`).
+decodes what, or when. What this room leaves out: where the bytes lie (`source`), and the workers (`loader`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -22,16 +22,29 @@ from clip_train.data.source import Source
 from clip_train.data.spent import Spent, Watch
 from clip_train.keyed import AUGMENT, CAPTION, SAMPLE, mix
 
-__all__ = ["Batch", "Decoder", "Skipped", "sample_digest"]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["Batch", "Decode", "Decoder", "Skipped", "sample_digest"]
 
 # A data set in which so many samples in a row are bad is not one to train on.
 _MOST_SUBSTITUTES = 1000
 
 
+Decode = Callable[[bytes], "npt.NDArray[np.uint8] | None"]
+"""RGB (height, width, 3) of an encoded image with the pixels that Pillow finds; None for what Pillow has to look at."""
+
+
 class PictureMaker(Protocol):
     """What makes training pictures: `TrainPixels`, or for NaFlex `TrainPatches`."""
 
-    def open(self, source: bytes, *, name: str | None = None) -> Any:
+    @property
+    def thread_safe(self) -> bool:
+        """Whether several threads of a process may draw at once."""
+        ...
+
+    def open(self, source: bytes | npt.NDArray[np.uint8], *, name: str | None = None) -> Any:
         """A decoded picture."""
         ...
 
@@ -89,19 +102,29 @@ class Decoder:
         tokenizer: Tokenizer,
         *,
         whole_rows: bool = False,
+        decode: Decode | None = None,
     ) -> None:
-        """`whole_rows` keeps the padding behind the longest caption, for a tower that takes no shorter rows."""
+        """
+        Args:
+            source: the samples.
+            order: which of them comes when.
+            pixels: makes the pictures.
+            tokenizer: reads the captions.
+            whole_rows: keep the padding behind the longest caption, for a tower that takes no shorter rows.
+            decode: tried on an encoded image before Pillow, see `Decode`.
+        """
         self.source = source
         self.order = order
         self.pixels = pixels
         self.tokenizer = tokenizer
         self.whole_rows = whole_rows
+        self.decode = decode
 
     def batch(self, slots: Iterable[tuple[int, int]]) -> Batch:
         """The samples at `slots`, each an (epoch, position).
 
-        Draws from the global generators of torch, `random` and NumPy, which it leaves in the state of the last sample's
-        key. Raises `DataError` when the storage fails, or when no usable sample is left.
+        With timm's steps it draws from the global generators of torch, `random` and NumPy, which it leaves in the state
+        of the last sample's key. Raises `DataError` when the storage fails, or when no usable sample is left.
         """
         images: list[Images] = []
         captions: list[str] = []
@@ -157,7 +180,8 @@ class Decoder:
             caption = text.decode("utf-8").strip()
             if not caption:
                 return "the caption is empty."
-            image = self.pixels.open(data, name=self.source.label(index))
+            array = None if self.decode is None else self.decode(data)
+            image = self.pixels.open(data if array is None else array, name=self.source.label(index))
             watch.mark("decode")
             drawn = self.pixels.draw(image, mix(AUGMENT, self.order.seed, occasion, index) >> 1)
             watch.mark("augment")

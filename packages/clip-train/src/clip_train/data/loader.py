@@ -1,4 +1,4 @@
-"""Batches by number, decoded ahead of time by torch's DataLoader.
+"""Batches by number, decoded ahead of time by torch's DataLoader, or by threads.
 
 The sampler hands out numbers and a batch is a pure function of its number, so the loader carries no state and
 starts anywhere. Workers run through all epochs without a stop in between.
@@ -9,28 +9,35 @@ lock held for ever in the child; a worker takes none that another thread could h
 and torch on one thread of the CPU, and touches neither the GPU nor a progress bar. Elsewhere forking is not safe or
 not there, so workers are spawned, and everything they get pickles.
 
-What this room leaves out: what is in a batch (`decode`), and logging: a batch brings its own account.
+What this room leaves out: what is in a batch (`decode`), how threads are led (`threads`), and logging: a batch brings
+its own account.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import Literal
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from clip_core.errors import ClipError
+from clip_core.errors import ClipError, ConfigError
 from clip_train.data.batching import Batching, EvenBatching, Form
 from clip_train.data.decode import Batch, Decoder
+from clip_train.data.images import each
 from clip_train.data.replacing import WorkerDied, leave_dead_workers_to_us, replace_dead_workers
+from clip_train.data.threads import in_threads
 
-__all__ = ["Share", "StepDataset", "WorkerDied", "explain_dead_workers", "iterate_batches"]
+__all__ = ["Share", "StepDataset", "WorkerDied", "explain_dead_workers", "iterate_batches", "require_thread_safe"]
 
 
 class Share:
@@ -73,32 +80,92 @@ class StepDataset(Dataset[Batch | ClipError]):
     An error travels as a value: torch would bury its words in a traceback of the worker.
     """
 
-    def __init__(self, decoder: Decoder, share: Share) -> None:
+    def __init__(self, decoder: Decoder, share: Share, go_on: Callable[[], None] | None = None) -> None:
+        """`go_on` is called before each sample; what it raises ends the batch."""
         self.decoder = decoder
         self.share = share
+        self._go_on = go_on
 
     def __getitem__(self, number: int) -> Batch | ClipError:
-        count, form = self.decoder.order.count, self.share.form(number)
-        slots = (divmod(slot, count) for slot in self.share.slots(number))
+        form, slots = self.share.form(number), self._slots(number)
         try:
             return self.decoder.batch(slots) if form is None else self.decoder.batch_of(form, slots)
         except ClipError as error:
             return error
 
+    def _slots(self, number: int) -> Iterator[tuple[int, int]]:
+        for slot in self.share.slots(number):
+            if self._go_on is not None:
+                self._go_on()
+            yield divmod(slot, self.decoder.order.count)
+
 
 def iterate_batches(
-    decoder: Decoder, share: Share, numbers: range, *, workers: int, device: torch.device
+    decoder: Decoder,
+    share: Share,
+    numbers: range,
+    *,
+    workers: int,
+    device: torch.device,
+    kind: Literal["process", "thread"] = "process",
 ) -> Iterator[Batch]:
-    """The micro-batches `numbers`, in order, read ahead by `workers` processes (0: read when asked for).
+    """The micro-batches `numbers`, in order, read ahead by `workers` of this kind (0: read when asked for).
 
-    Batches are in pinned memory where `device` is a GPU. A worker that dies is replaced. Raises what `Decoder.batch`
-    raises, and `WorkerDied` when a worker does not even start, or when they die again and again.
+    Batches are in pinned memory where `device` is a GPU. A process that dies is replaced. Raises what `Decoder.batch`
+    raises, `WorkerDied` when a process does not even start, or when they die again and again, and `ConfigError` for
+    threads where pictures draw from the global generators.
     """
+    if workers and kind == "thread":
+        require_thread_safe(decoder)
+        return _iterate_threads(decoder, share, numbers, workers=workers, device=device)
 
     def make(rest: range) -> Iterator[Batch]:
         return _iterate(decoder, share, rest, workers=workers, device=device)
 
     return replace_dead_workers(make, numbers) if workers else make(numbers)
+
+
+def require_thread_safe(decoder: Decoder) -> None:
+    """Raise `ConfigError` where threads would mix up what they draw."""
+    if not decoder.pixels.thread_safe:
+        raise ConfigError(
+            "--worker-kind thread: timm's augmentation (--aug-cfg use_timm=True, --use-naflex) draws from generators "
+            "that all threads of a process share. Leave it out, or take --worker-kind process."
+        )
+
+
+def _iterate_threads(
+    decoder: Decoder, share: Share, numbers: range, *, workers: int, device: torch.device
+) -> Iterator[Batch]:
+    is_gpu = device.type == "cuda"
+    # A thread begins on the first GPU, and would take memory of it.
+    own = device.index if not is_gpu or device.index is not None else torch.cuda.current_device()
+    local = threading.local()
+
+    def make(number: int, go_on: Callable[[], None]) -> Batch | ClipError:
+        if not hasattr(local, "data"):
+            # An order keeps what it worked out last, each thread for itself.
+            mine = copy.copy(decoder)
+            mine.order = copy.copy(decoder.order)
+            local.data = StepDataset(mine, share, go_on)
+        batch = local.data[number]
+        return _pinned(batch) if is_gpu and not isinstance(batch, ClipError) else batch
+
+    def start() -> None:
+        if is_gpu:
+            torch.cuda.set_device(own)
+
+    yield from map(_or_raise, in_threads(make, numbers, threads=workers, start=start))
+
+
+def _pinned(batch: Batch) -> Batch:
+    return batch._replace(images=each(batch.images, Tensor.pin_memory), tokens=batch.tokens.pin_memory())
+
+
+def _or_raise(batch: Batch | ClipError) -> Batch:
+    if isinstance(batch, ClipError):
+        raise batch
+    return batch
 
 
 def _iterate(decoder: Decoder, share: Share, numbers: range, *, workers: int, device: torch.device) -> Iterator[Batch]:
@@ -124,10 +191,7 @@ def _iterate(decoder: Decoder, share: Share, numbers: range, *, workers: int, de
         except (EOFError, ConnectionError) as error:
             # A spawned worker that ends while it is being handed the data set breaks the pipe.
             raise WorkerDied.of(error) from error
-    for batch in batches:
-        if isinstance(batch, ClipError):
-            raise batch
-        yield batch
+    yield from map(_or_raise, batches)
 
 
 @contextlib.contextmanager

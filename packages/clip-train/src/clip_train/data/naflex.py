@@ -19,7 +19,7 @@ from clip_core.tokenizer import Tokenizer
 from clip_core.train_patches import TrainPatches
 from clip_train.config import AugmentConfig, TrainConfig
 from clip_train.data.batching import Choice, DrawnBatching, Form
-from clip_train.data.decode import Batch, Decoder
+from clip_train.data.decode import Batch, Decode, Decoder
 from clip_train.data.images import Images
 from clip_train.data.order import Order
 from clip_train.data.source import Source
@@ -42,6 +42,7 @@ def require_possible(config: TrainConfig, model: ClipConfig) -> None:
     for flag, wrong, why in (
         ("--batch-size auto", not config.optim.batch_size, "--naflex-max-tokens-per-batch says how large a batch is"),
         ("--distill-model", config.objective.distill_model is not None, "a teacher reads images of one size"),
+        ("--image-resizer torch", config.data.image_resizer != "pillow", "timm resizes, with Pillow"),
         (f"--model {config.model.model}", model.decoder is not None, "a decoder reads all tokens of its image tower"),
         (
             "--train-num-samples",
@@ -96,11 +97,12 @@ class FlexDecoder(Decoder):
         tokenizer: Tokenizer,
         *,
         whole_rows: bool = False,
+        decode: Decode | None = None,
     ) -> None:
         """`makers`: for each form; see `Decoder` for the rest."""
         self.makers = dict(makers)
         largest = max(self.makers, key=lambda form: (form.length, form.patch_size))
-        super().__init__(source, order, self.makers[largest], tokenizer, whole_rows=whole_rows)
+        super().__init__(source, order, self.makers[largest], tokenizer, whole_rows=whole_rows, decode=decode)
 
     def batch_of(self, form: Form, slots: Iterable[tuple[int, int]]) -> Batch:
         """See `Decoder.batch_of`."""
