@@ -292,3 +292,17 @@ def test_sizes_that_are_not_given_follow_from_the_budget() -> None:
     assert given.batch_sizes == (128, 64, 24, 16, 16)
     assert FlexConfig(use_naflex=True, naflex_seq_lens=(2**15,)).batch_sizes == (1,)
     assert Form(16, 9) == (16, 9)
+
+
+def test_weights_of_a_transformer_and_of_a_bundle_are_gone_on_with(make_flex: Make, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    plain = clip_core.create("tiny")
+    folder = clip_core.save(plain, tmp_path / "plain")
+    images = torch.randn(2, 3, 32, 32)
+    begun = prepare(make_flex(pretrained=str(folder))).bundle.model
+    with torch.no_grad():
+        torch.testing.assert_close(begun.encode_image(images), plain.model.encode_image(images), atol=1e-5, rtol=1e-4)
+    result = train(make_flex(epochs=1))
+    again = prepare(make_flex(pretrained=str(result.bundle))).bundle.model
+    weights = clip_core.load(result.bundle).model.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in again.state_dict().items())

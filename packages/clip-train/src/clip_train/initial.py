@@ -130,6 +130,8 @@ def _read(name: str, pretrained: str, cache_dir: str | None) -> Clip:
             raise
         held, asked = read_config(pretrained), clip_core.get_config(name)
         asked = asked.resized(held.image.image_size, held.text.context_length)
+        if isinstance(held.image, NaFlexConfig):
+            asked = to_naflex_config(asked)  # a transformer that was trained as one
         kept = {name: getattr(held, name) for name in ("preprocess", "logit_scale", "logit_bias", "layout")}
         asked = _with_patch_dropout(dataclasses.replace(asked, **kept), getattr(held.image, "patch_dropout", None))
         if asked != held:
