@@ -18,7 +18,7 @@ from torch import Tensor
 from clip_core.errors import ConfigError
 from clip_core.kernels import dispatch
 
-__all__ = ["attention", "check_packed", "fused_attention", "refuse_others"]
+__all__ = ["attention", "check_packed", "fused_attention", "refuse_others", "torch_attention"]
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -47,8 +47,25 @@ def attention(packed: Tensor, *, causal: bool) -> Tensor:
         refuse_others("attention", packed)
         fused: Tensor = fused_attention(packed, None, packed.shape[1], causal)
         return fused
+    return torch_attention(packed, causal=causal)
+
+
+def torch_attention(packed: Tensor, *, causal: bool, mask: Tensor | None = None) -> Tensor:
+    """Torch's attention of (B, S, 3, H, C), (B, S, H, C); `mask`, if any, is true where a row may see a column.
+
+    With gradients bfloat16 is computed in float32 on a CPU, where torch's backward pass in bfloat16 takes three times
+    as long as that, copies included (torch 2.15, AVX-512).
+    """
+    dtype, training = packed.dtype, torch.is_grad_enabled() and packed.requires_grad
+    if training and dtype == torch.bfloat16 and packed.device.type == "cpu":
+        with torch.autocast("cpu", enabled=False):
+            return _attend(packed.float(), mask, causal).to(dtype)
+    return _attend(packed, mask, causal)
+
+
+def _attend(packed: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     query, key, value = packed.permute(2, 0, 3, 1, 4).unbind(0)
-    return F.scaled_dot_product_attention(query, key, value, is_causal=causal).transpose(1, 2)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal).transpose(1, 2)
 
 
 def check_packed(name: str, packed: Tensor) -> None:

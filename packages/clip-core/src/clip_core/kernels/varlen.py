@@ -17,7 +17,7 @@ from torch import Tensor
 
 from clip_core.errors import ConfigError
 from clip_core.kernels import dispatch
-from clip_core.kernels.attention import check_packed, fused_attention, refuse_others
+from clip_core.kernels.attention import check_packed, fused_attention, refuse_others, torch_attention
 
 __all__ = ["packed_attention"]
 
@@ -152,11 +152,10 @@ def _padded(packed: Tensor, places: _Places, causal: bool) -> Tensor:
     # A compiler derives indexing better than it traces functions of autograd.
     pad, unpad = (_pad, _unpad) if torch.compiler.is_compiling() else (_Pad.apply, _Unpad.apply)
     rows = pad(packed, *places[:5])
-    query, key, value = rows.permute(2, 0, 3, 1, 4).unbind(0)
     # A causal row never sees what is behind its end. The others need a mask; an empty one sees its first place.
     first = torch.arange(rows.shape[1], device=rows.device) == 0
     mask = None if causal else (places.held | first)[:, None, None]
-    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=causal).transpose(1, 2)
+    mixed = torch_attention(rows, causal=causal, mask=mask)
     out: Tensor = unpad(mixed, *places[:5])
     return out
 
