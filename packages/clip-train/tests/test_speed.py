@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 import clip_core
@@ -35,6 +36,19 @@ def test_peaks_are_found_by_what_torch_calls_the_device() -> None:
     assert find_peak("NVIDIA L4", "amp_bf16") == 121e12
     assert find_peak("Tesla V100-SXM2-16GB", "amp_bf16") is None
     assert find_peak("x86_64", "fp32") is None
+    assert find_peak("NVIDIA H200 NVL", "amp_bf16") == find_peak("NVIDIA H100 NVL", "amp_bf16") == 835.5e12
+    assert find_peak("NVIDIA GH200 480GB", "amp_bf16") == find_peak("NVIDIA H200", "amp_bf16") == 989.4e12
+    assert find_peak("NVIDIA L40", "amp_bf16") == 181.05e12
+
+
+@pytest.mark.parametrize(
+    "name",
+    # Names in which that of another one stands, and parts of a device.
+    ["NVIDIA RTX A4000", "NVIDIA T400 4GB", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA GeForce RTX 4090 Laptop GPU"],
+)
+def test_a_device_is_not_taken_for_another(name: str) -> None:
+    assert find_peak(name, "amp_bf16") is None
+    assert find_peak(name, "fp32") is None
 
 
 def test_peak_memory_is_of_this_process() -> None:

@@ -7,6 +7,7 @@ the backward pass twice the forward pass, and a tower that is not trained has no
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import NamedTuple
 
@@ -30,16 +31,21 @@ class Peak(NamedTuple):
     """float32."""
 
 
-# A part of the name that torch has for the device -> peak. The first that fits counts.
+# Words of the name that torch has for the device -> peak; the first that fits counts. From data sheets of NVIDIA and
+# AMD, where these count sparsity, half of it; for H100, H200, A100, B200 and MI300X torchtitan has the same numbers.
 PEAKS: dict[str, Peak] = {
+    "GB200": Peak(2500, 1250, 80),
     "B200": Peak(2250, 1125, 75),
+    "H200 NVL": Peak(835.5, 417.5, 60),
     "H200": Peak(989.4, 494.7, 66.9),
+    "GH200": Peak(989.4, 494.7, 66.9),
     "H100 PCIe": Peak(756.5, 378, 51.2),
     "H100 NVL": Peak(835.5, 417.5, 60),
     "H100": Peak(989.4, 494.7, 66.9),
     "A100": Peak(312, 156, 19.5),
     "A40": Peak(149.7, 74.8, 37.4),
     "L40S": Peak(362.05, 183, 91.6),
+    "L40": Peak(181.05, 90.5, 90.5),
     "L4": Peak(121, 60, 30.3),
     "V100": Peak(None, None, 15.7),
     "T4": Peak(None, None, 8.1),
@@ -47,6 +53,8 @@ PEAKS: dict[str, Peak] = {
     "RTX 3090": Peak(71, 35.6, 35.6),
     "MI300X": Peak(1307.4, 653.7, 163.4),
 }
+# A part of a GPU, or one with less power under the same name.
+_LESS = re.compile(r"\b(MIG|Laptop|Max-Q|RTX 4090 D)\b")
 
 
 def find_peak(name: str, precision: str, *, tf32: bool = False) -> float | None:
@@ -54,7 +62,9 @@ def find_peak(name: str, precision: str, *, tf32: bool = False) -> float | None:
 
     precision: a run's; tf32: whether products of float32 may be made in TF32.
     """
-    peak = next((facts for part, facts in PEAKS.items() if part in name), None)
+    if _LESS.search(name):
+        return None
+    peak = next((facts for words, facts in PEAKS.items() if re.search(rf"\b{words}\b", name)), None)
     if peak is None:
         return None
     value = (peak.tf32 if tf32 else peak.full) if precision == "fp32" else peak.half

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class Distillation:
         self._other = other
         self._teacher = teacher.model.eval().requires_grad_(False)
         self._scale = teacher.model.logit_scale.detach().exp()
-        self._renormalise = _renormalisation(student.config.preprocess, teacher.config.preprocess)
+        self._pixels = _pixel_change(student.config.preprocess, teacher.config.preprocess, self._scale.device)
 
     def joint(self, features: Features, extra: dict[str, Tensor]) -> dict[str, Tensor]:
         """Those of the other objective, and "distill"."""
@@ -42,11 +42,10 @@ class Distillation:
 
     @torch.no_grad()
     def cached(self, batch: Batch) -> dict[str, Tensor]:
-        """The teacher's features of the pairs of this batch."""
+        """The teacher's features of the pairs of this batch, whose pixels are normalised as the student's."""
         images = batch.images
-        if self._renormalise is not None:
-            factor, offset = (value.to(images.device, non_blocking=True) for value in self._renormalise)
-            images = images * factor + offset
+        if self._pixels is not None:
+            images = images * self._pixels.factor + self._pixels.offset
         found = self._teacher(images, batch.tokens, batch.lengths.tolist())
         return {
             **self._other.cached(batch),
@@ -87,12 +86,24 @@ def _pair(size: Any) -> Any:
     return (size, size) if isinstance(size, int) else size
 
 
-def _renormalisation(student: PreprocessConfig, teacher: PreprocessConfig) -> tuple[Tensor, Tensor] | None:
-    """Factor and offset, (3, 1, 1) each, from the student's normalised pixels to the teacher's; None: the same."""
+class _PixelChange(NamedTuple):
+    """From pixels as the student has them to the teacher's, (3, 1, 1) each: times `factor`, plus `offset`."""
+
+    factor: Tensor
+    offset: Tensor
+
+
+def _pixel_change(student: PreprocessConfig, teacher: PreprocessConfig, device: torch.device) -> _PixelChange | None:
+    """What another mean and deviation ask for; None where both have the same.
+
+    A pixel p is (p - mean) / std to the student and (p - mean') / std' to the teacher, which is the first times
+    std / std', plus (mean - mean') / std'.
+    """
     if (student.mean, student.std) == (teacher.mean, teacher.std):
         return None
     mean, std, other_mean, other_std = (
         torch.tensor(values, dtype=torch.float64).reshape(3, 1, 1)
         for values in (student.mean, student.std, teacher.mean, teacher.std)
     )
-    return (std / other_std).float(), ((mean - other_mean) / other_std).float()
+    change = std / other_std, (mean - other_mean) / other_std
+    return _PixelChange(*(value.float().to(device) for value in change))
