@@ -71,13 +71,16 @@ def photographs() -> tuple[tuple[str, PIL.Image.Image], ...]:
     return tuple(images)
 
 
-def make_sample(random: np.random.Generator) -> tuple[bytes, str]:
-    """A JPEG and its caption."""
+def make_sample(random: np.random.Generator, scale: float = 1.0) -> tuple[bytes, str]:
+    """A JPEG of 256 to 512 pixels times `scale` on a side, and its caption."""
     called, photograph = photographs()[random.integers(len(photographs()))]
     width, height = (int(size) for size in random.integers(256, 513, 2))
     left = int(random.integers(photograph.width - width + 1))
     top = int(random.integers(photograph.height - height + 1))
     image = photograph.crop((left, top, left + width, top + height))
+    if scale != 1:
+        image = image.resize((round(width * scale), round(height * scale)))
+        width, height = image.size
     image = PIL.ImageEnhance.Brightness(image).enhance(random.uniform(0.7, 1.2))
     colour, shape, place = (_pick(random, tuple(choice)) for choice in (_COLOURS, _SHAPES, _PLACES))
     size = random.uniform(0.12, 0.2) * min(width, height)
@@ -111,10 +114,12 @@ def _draw(
         draw.rectangle((x - size, y - size / 3, x + size, y + size / 3), fill=colour)
 
 
-def write_shards(folder: Path, samples: int, *, shards: int = 8, seed: int = 0) -> tuple[str, dict[str, Any]]:
+def write_shards(
+    folder: Path, samples: int, *, shards: int = 8, seed: int = 0, scale: float = 1.0
+) -> tuple[str, dict[str, Any]]:
     """Write `shards` webdataset tars of JPEGs and captions; their braced path, and what is in them.
 
-    The same arguments give the same samples.
+    The same arguments give the same samples. `scale` makes images smaller than their 256 to 512 pixels.
     """
     random = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +128,7 @@ def write_shards(folder: Path, samples: int, *, shards: int = 8, seed: int = 0) 
     for shard in range(shards):
         with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
             for number in range(shard * samples // shards, (shard + 1) * samples // shards):
-                image, caption = make_sample(random)
+                image, caption = make_sample(random, scale)
                 sizes.append(len(image))
                 words.append(len(caption.split()))
                 for extension, data in (("jpg", image), ("txt", caption.encode())):
