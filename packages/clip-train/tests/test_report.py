@@ -58,10 +58,11 @@ def write_run(folder: Path, config: TrainConfig, steps: int, *, wait: float = 0.
                 "step": step,
                 "samples_seen": step * config.optim.batch_size,
                 "loss": None if step == 5 else 8.0 - slope * step,
-                "updated": step != 5,
+                "updated": step not in (5, 9),
+                "loss_scale": 1024.0,
                 "lr": 1e-3,
                 "logit_scale": 14.0,
-                "grad_norm": 1.0,
+                "grad_norm": None if step == 9 else 1.0,
                 "samples_per_second": 40.0,
                 "step_seconds": wait + 0.2,
                 "skipped_samples": int(step == 7),
@@ -97,6 +98,7 @@ def test_a_page_says_what_the_run_wrote(make_config: Make, tmp_path: Path) -> No
     ):
         assert expected in texts, expected
     assert texts[texts.index("Skipped steps") + 1] == "1"
+    assert texts[texts.index("Overflows of float16") + 1] == "1"
     assert texts[texts.index("Lost samples") + 1] == "1 times"
     assert texts[texts.index("Loss, last") + 1] == "5.0000"
     assert texts[texts.index("train_data") + 1] == make_config().data.train_data

@@ -107,7 +107,9 @@ def _facts(run: RunRecord) -> dict[str, str]:
         facts["MFU, median"] = f"{100 * statistics.median(used):.1f} %"
     if summary.get("peak_memory_bytes"):
         facts["Peak memory"] = f"{summary['peak_memory_bytes'] / 1e9:.2f} GB"
-    facts["Skipped steps"] = f"{run.steps - run.updated:,}"
+    facts["Skipped steps"] = f"{run.steps - run.updated - run.overflowed:,}"
+    if run.overflowed:
+        facts["Overflows of float16"] = f"{run.overflowed:,}"
     facts["Lost samples"] = f"{run.skipped_samples:,} times" + (
         f", {summary['skipped_samples']:,} different" if summary.get("skipped_samples") else ""
     )

@@ -35,6 +35,8 @@ class RunRecord:
     """Number -> its value at every step, NaN where there is none; "step" and "samples_seen" among them."""
     updated: int
     """Steps whose update was applied."""
+    overflowed: int
+    """Steps without one, because the scaled gradient was too large for float16 (--precision amp)."""
     skipped_samples: int
     """Slots whose sample could not be used, over all steps."""
     split: Split
@@ -68,12 +70,18 @@ def read_run(folder: str | PathLike[str]) -> RunRecord:
         config={name: value for group in config.values() if isinstance(group, dict) for name, value in group.items()},
         columns=columns,
         updated=sum(bool(record.get("updated", True)) for record in records),
+        overflowed=sum(_is_overflow(record) for record in records),
         skipped_samples=sum(int(record.get("skipped_samples") or 0) for record in records),
         split=Split(records[1:]),
         splits=[(_number(group[len(group) // 2].get("step")), Split(group)) for group in groups],
         evaluations=list(_lines(home / "evaluations.jsonl")) if (home / "evaluations.jsonl").is_file() else [],
         summary=_object(home / "summary.json") if (home / "summary.json").is_file() else {},
     )
+
+
+def _is_overflow(record: dict[str, Any]) -> bool:
+    scaled = (record.get("loss_scale") or 0) > 1
+    return scaled and not record.get("updated", True) and record.get("loss") is not None and not record.get("grad_norm")
 
 
 def _number(value: Any) -> float:
