@@ -141,18 +141,8 @@ def prepare(config: TrainConfig, world: World | None = None, progress: Progress 
         "at most " if config.naflex.use_naflex else "",
         batching.most,
     )
-    if config.optim.warmup >= total_steps:
-        _log.warning(
-            "the warm-up of %d steps is longer than the run of %d: the learning rate never reaches %g (--warmup)",
-            config.optim.warmup,
-            total_steps,
-            config.optim.lr,
-        )
-    cores = own_cores()
-    if config.data.workers > cores:
-        _log.warning("%d workers on %d cores take time from each other (--workers)", config.data.workers, cores)
-    if batching.most > len(source):
-        _log.warning("the batch of %d is larger than the data of %d samples", batching.most, len(source))
+    if world.is_first:  # all would say the same
+        _warn(config, source, batching.most, total_steps)
     return Plan(
         config=config.replace(device=str(device)) if world.size == 1 else config,
         bundle=bundle,
@@ -164,6 +154,22 @@ def prepare(config: TrainConfig, world: World | None = None, progress: Progress 
         per_epoch=per_epoch,
         total_steps=total_steps,
     )
+
+
+def _warn(config: TrainConfig, source: Source, most: int, total_steps: int) -> None:
+    """Say what is allowed and hardly meant; `most` are the samples of a step."""
+    if config.optim.warmup >= total_steps:
+        _log.warning(
+            "the warm-up of %d steps is longer than the run of %d: the learning rate never reaches %g (--warmup)",
+            config.optim.warmup,
+            total_steps,
+            config.optim.lr,
+        )
+    cores = own_cores()
+    if config.data.workers > cores:
+        _log.warning("%d workers on %d cores take time from each other (--workers)", config.data.workers, cores)
+    if most > len(source):
+        _log.warning("the batch of %d is larger than the data of %d samples", most, len(source))
 
 
 def _batching_and_decoder(
