@@ -75,8 +75,26 @@ def test_an_error_comes_in_its_place_and_ends_the_threads() -> None:
     assert workers() == []
 
 
-def test_a_thread_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clip_train.data.threads._PARTING_SECONDS", 0.1)
+def test_a_thread_that_cannot_start_is_an_error_and_no_standstill() -> None:
+    said: list[str] = []
+
+    def start() -> None:
+        raise RuntimeError("no device left")
+
+    def use() -> None:
+        with pytest.raises(RuntimeError, match="no device left") as caught:
+            list(in_threads(lambda number, go_on: number, range(4), threads=2, start=start))
+        said.append(str(caught.value))
+
+    user = threading.Thread(target=use, daemon=True)
+    user.start()
+    user.join(20)
+    assert said == ["no device left"]
+    assert workers() == []
+
+
+def test_threads_that_hang_are_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clip_train.data.threads._PARTING_SECONDS", 0.5)
     free = threading.Event()
 
     def make(number: int, go_on: GoOn) -> int:
@@ -84,11 +102,12 @@ def test_a_thread_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> 
             free.wait(20)
         return number
 
-    results = in_threads(make, range(4), threads=1)
+    results = in_threads(make, range(40), threads=12)
     assert next(results) == 0
     before = time.monotonic()
     results.close()  # type: ignore[attr-defined]
-    assert time.monotonic() - before < 5
+    # Not half a second for each of them.
+    assert time.monotonic() - before < 3
     free.set()
 
 

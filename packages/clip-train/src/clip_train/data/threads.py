@@ -7,6 +7,7 @@ at a time, beside the loop. What this room leaves out: processes (`loader`), and
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 AHEAD = 4
 """Results of each thread that wait to be taken; as many as torch's loader keeps for each process."""
-# How long a thread that hangs, say in a transfer, is waited for.
+# How long threads that hang, say in transfers, are waited for, all together.
 _PARTING_SECONDS = 5.0
 # On Windows a wait without an end would keep Ctrl-C waiting, too.
 _LOOK_SECONDS = 1.0
@@ -44,6 +45,8 @@ class _Work(Generic[T]):
         self.begun = self.taken = 0
         self.done: dict[int, T | _Failed] = {}
         self.halted = False
+        self.failed: _Failed | None = None
+        """A thread that could not even start."""
 
     def go_on(self) -> None:
         """Raises `Halt` where nobody wants the result any more."""
@@ -53,8 +56,14 @@ class _Work(Generic[T]):
     def _is_wanted(self) -> bool:
         return self.begun < min(len(self.numbers), self.taken + self.most)
 
-    def run(self, start: Callable[[], None]) -> None:
-        start()
+    def run(self, begin: Callable[[], None], start: Callable[[], None]) -> None:
+        begin()
+        try:
+            start()
+        except BaseException as error:
+            # Nobody would make what this thread was to make.
+            self.fail(error)
+            return
         while True:
             with self.changed:
                 self.changed.wait_for(lambda: self.halted or self._is_wanted())
@@ -75,11 +84,18 @@ class _Work(Generic[T]):
 
     def take(self, place: int) -> T | _Failed:
         with self.changed:
-            while not self.changed.wait_for(lambda: place in self.done, _LOOK_SECONDS):
+            while not self.changed.wait_for(lambda: place in self.done or self.failed is not None, _LOOK_SECONDS):
                 pass
+            if self.failed is not None:
+                return self.failed
             self.taken = place + 1
             self.changed.notify_all()
             return self.done.pop(place)
+
+    def fail(self, error: BaseException) -> None:
+        with self.changed:
+            self.failed = _Failed(error)
+            self.changed.notify_all()
 
     def halt(self) -> None:
         with self.changed:
@@ -97,7 +113,8 @@ def in_threads(
     """`make(number, go_on)` for each of `numbers`, in order, made by `threads` threads.
 
     `make` calls `go_on` now and then, which ends it when nobody wants the result any more. An error of `make` is raised
-    here, in its place. `start` is called first in each thread. Whoever stops early ends the threads by closing this.
+    here, in its place. `start` is called first in each thread, and its error ends all. Whoever stops early ends the
+    threads by closing this.
     """
     work = _Work(make, numbers, threads * (AHEAD + 1))
     before, ready = torch.get_num_threads(), threading.Barrier(threads + 1)
@@ -108,10 +125,9 @@ def in_threads(
         torch.get_num_threads()
         torch.set_num_threads(1)
         ready.wait()
-        start()
 
     team = [
-        threading.Thread(target=work.run, args=(begin,), daemon=True, name=f"clip-train worker {number}")
+        threading.Thread(target=work.run, args=(begin, start), daemon=True, name=f"clip-train worker {number}")
         for number in range(threads)
     ]
     for thread in team:
@@ -127,5 +143,6 @@ def in_threads(
             yield result
     finally:
         work.halt()
+        end = time.monotonic() + _PARTING_SECONDS
         for thread in team:
-            thread.join(_PARTING_SECONDS)
+            thread.join(max(0.0, end - time.monotonic()))
