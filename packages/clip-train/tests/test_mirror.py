@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -165,4 +166,25 @@ def test_half_a_checkpoint_never_looks_whole_over_there(
     monkeypatch.setattr(mirror, "_files", lambda: listed)
     mirror.copy()
     assert seen[2:] == [(".metadata", False), ("manifest.json", False)]
+    assert manifest.verify(there) is None
+
+
+def test_a_checkpoint_that_cannot_be_compared_is_asked_about_again_before_it_is_copied(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = tmp_path / "remote"
+    Mirror(folder, str(remote), seconds=1000, protocol="fsspec").copy()
+    made = published(folder, "step-00000001", b"new")
+    there = remote / "mine" / "checkpoints" / made.name
+    published(remote / "mine", made.name, b"old")
+    mirror = Mirror(folder, str(remote), seconds=1000, protocol="fsspec")
+    system = type(mirror._place(made)[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(system, "cat_file", Mock(side_effect=TimeoutError("no answer")))
+        with pytest.raises(TimeoutError):
+            mirror.copy()
+    # Nothing of the new one stands beside the manifest of the old one.
+    assert manifest.verify(there) is None
+    mirror.copy()
+    assert contents(remote / "mine") == contents(folder)
     assert manifest.verify(there) is None

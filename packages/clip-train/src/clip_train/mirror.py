@@ -87,20 +87,23 @@ class Mirror:
         """Know what is there already of a checkpoint; of one that is not the same the manifest goes first."""
         if folder in self._known:
             return
-        self._known.add(folder)
         system, place = self._place(folder)
         try:
             theirs = system.cat_file(f"{place}/{MANIFEST}")
             # What a store lists may have no slash in front where its addresses have one.
             begin = place.strip("/")
             sizes = {path.strip("/"): info["size"] for path, info in system.find(place, detail=True).items()}
-        except OSError:
+        except FileNotFoundError:
+            # Any other error says nothing of what is there: then it is asked again, before anything is copied.
+            self._known.add(folder)
             return
         names = _named_in(folder / MANIFEST)
         held = all(sizes.get(f"{begin}/{name}") == size for name, size in names.items())
         if not (names and held and theirs == (folder / MANIFEST).read_bytes()):
             system.rm_file(f"{place}/{MANIFEST}")
+            self._known.add(folder)
             return
+        self._known.add(folder)
         for path in (folder / MANIFEST, *(folder / name for name in names)):
             self._seen[path] = _stamp(path)
         _log.info("%s is there already: %s", folder.name, self.remote)
