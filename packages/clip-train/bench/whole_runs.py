@@ -20,7 +20,7 @@ from pathlib import Path
 __all__ = ["SIDES", "Run", "losses", "run"]
 
 _TICK = os.sysconf("SC_CLK_TCK")
-_BETWEEN = 0.1  # seconds between two looks at the clock, and a fifth as often at memory, which takes longer
+_BETWEEN = 0.1  # seconds between two looks at the clock, and a tenth as often at memory, which takes longer
 _THEIR_STEP = re.compile(r"Train Epoch: .* Loss: (\S+) \(")
 
 
@@ -82,7 +82,7 @@ def run(
                 workers |= {child: max(_processor_time(child), workers.get(child, 0.0)) for child in tree[1:]}
                 done = len(losses(side, logs / name))
                 marks += [(now, own)] * (done - len(marks))
-                if turn % 5 == 0:
+                if turn % 10 == 0:
                     peak = max(peak, sum(map(_memory, tree)))
                 turn += 1
                 time.sleep(_BETWEEN)
