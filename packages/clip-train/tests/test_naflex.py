@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import clip_core
+from clip_core.convert.naflex import to_naflex_config
 from clip_core.errors import ConfigError
 from clip_core.preprocess_naflex import build_patch_transform, stack_patches
 from clip_core.presets.parts import model, text_tower
@@ -26,7 +27,7 @@ from clip_train.config import AugmentConfig, FlexConfig
 from clip_train.data.batching import Form
 from clip_train.data.decode import Batch, sample_digest
 from clip_train.data.loader import Share, StepDataset
-from clip_train.data.naflex import flex_batching
+from clip_train.data.naflex import flex_batching, require_possible
 from clip_train.data.order import Order
 from clip_train.measuring.speed import count_cost
 from clip_train.plan import prepare
@@ -110,7 +111,8 @@ def test_every_sample_comes_once_in_an_epoch_in_batches_that_fit_the_budget(make
 
 
 def test_the_loss_falls(make_flex: Make) -> None:
-    result = train(make_flex(epochs=25, lr=1e-2, naflex_seq_lens=(4, 16), naflex_max_tokens_per_batch=64, warmup=5))
+    sizes = {"naflex_seq_lens": (4, 16), "naflex_max_tokens_per_batch": 64}
+    result = train(make_flex(epochs=16, lr=1e-2, warmup=5, save_frequency=100, **sizes))
     # By chance alone the loss is the logarithm of the batch.
     below = [math.log(record["batch"]) - record["loss"] for record in records(result.folder)]
     assert sum(below[-10:]) / 10 > 0.5
@@ -284,6 +286,15 @@ def test_the_cost_of_an_image_goes_by_its_patches(make_flex: Make) -> None:
 def test_what_does_not_go_together_is_refused_in_words(make_flex: Make, fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         prepare(make_flex(**fields))
+
+
+def test_additions_to_an_embedding_that_is_resampled_are_refused(make_flex: Make) -> None:
+    made = to_naflex_config(SMALLEST)
+    for sides in ((16,), (8, 16)):
+        require_possible(make_flex(lora_rank=2, lora_towers="text", naflex_patch_sizes=sides), made)
+    require_possible(make_flex(lora_rank=2, naflex_patch_sizes=(16,)), made)
+    with pytest.raises(ConfigError, match="--lora-rank for the image tower, with other .* is not resampled"):
+        require_possible(make_flex(lora_rank=2, naflex_patch_sizes=(8, 16)), made)
 
 
 def test_sizes_that_are_not_given_follow_from_the_budget() -> None:

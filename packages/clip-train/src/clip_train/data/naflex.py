@@ -45,6 +45,13 @@ def require_possible(config: TrainConfig, model: ClipConfig) -> None:
         ("--image-resizer torch", config.data.image_resizer != "pillow", "timm resizes, with Pillow"),
         (f"--model {config.model.model}", model.decoder is not None, "a decoder reads all tokens of its image tower"),
         (
+            "--lora-rank for the image tower, with other --naflex-patch-sizes than the model's own,",
+            config.model.lora_rank is not None
+            and config.model.lora_towers != "text"
+            and set(config.naflex.naflex_patch_sizes or ()) - {getattr(model.image, "patch_size", 0)},
+            "what is added to the embedding is not resampled with it",
+        ),
+        (
             "--train-num-samples",
             tokens is not None and config.data.train_num_samples and config.data.dataset_type != "synthetic",
             "--naflex-num-train-image-tokens says what an epoch is",
