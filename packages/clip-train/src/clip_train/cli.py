@@ -1,5 +1,7 @@
 """The command `clip-train`: trains; `show` prints the resolved configuration, `recipes` the published procedures.
 
+`preflight` tries what a run needs, `bench-data` how fast its data can be read, and `report` writes a page about a run.
+
 Results go to stdout. What this room leaves out: the flags (`flags`) and what they mean (`config`).
 """
 
@@ -65,6 +67,8 @@ def _dispatch(words: list[str]) -> None:
         return _list_recipes(words[1:])
     if command == "preflight":
         return _preflight(words[1:])
+    if command == "bench-data":
+        return _bench_data(words[1:])
     if command == "recipe":
         words = ["--recipe", *words[1:]]
     if not words:
@@ -101,7 +105,7 @@ def _show(words: list[str]) -> None:
 
     # Words of this command alone: --json is a beginning of flags of open_clip.
     form = next((word for word in words if word in ("--toml", "--json")), "--json")
-    given = read([word for word in words if word not in ("--toml", "--json")])
+    given = read(_with_recipe([word for word in words if word not in ("--toml", "--json")]))
     config = given.resolve()
     if form == "--toml":
         print(f"# sha256 {config.sha256}\n{to_toml(config, given.origins)}", end="")
@@ -126,8 +130,32 @@ def _preflight(words: list[str]) -> None:
     from clip_train.flags import parse
     from clip_train.preflight import fly
 
-    config, _ = parse(words)
+    config, _ = parse(_with_recipe(words))
     print("\n".join(fly(config)))
+
+
+def _with_recipe(words: list[str]) -> list[str]:
+    """A first word that is no flag is the name of a recipe; `recipe` may stand before it, as where it is trained."""
+    words = words[1:] if words[:1] == ["recipe"] else words
+    return words if not words or words[0].startswith("-") else ["--recipe", *words]
+
+
+def _bench_data(words: list[str]) -> None:
+    import argparse
+
+    from tqdm import tqdm
+
+    from clip_train.flags import parse
+    from clip_train.measuring.reading import advise_reading, measure_reading
+
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("--seconds", type=float, default=10.0)
+    given, rest = own.parse_known_args(words)
+    config, output = parse(rest)
+    wanted = sys.stderr.isatty() if output.progress is None else output.progress
+    with tqdm(unit=" samples", desc="reading", disable=not wanted, dynamic_ncols=True) as bar:
+        reading = measure_reading(config, seconds=given.seconds, show=bar.update)
+    print("\n".join([*reading.lines(), *advise_reading(reading, config)]))
 
 
 def _report(words: list[str]) -> None:

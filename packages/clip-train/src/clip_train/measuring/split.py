@@ -14,7 +14,7 @@ from typing import Any
 from clip_train.data.spent import Spent
 from clip_train.measuring.clock import STAGES
 
-__all__ = ["LOOP", "READING", "Split", "advise", "describe"]
+__all__ = ["LOOP", "READING", "REMEDIES", "Split", "advise", "describe"]
 
 LOOP: dict[str, str] = {
     "wait": "waiting for data",
@@ -31,6 +31,14 @@ LOOP: dict[str, str] = {
 
 READING: dict[str, str] = {"read": "read", "decode": "decode", "augment": "augment", "tokenise": "tokenise"}
 """Parts of making a batch, which is done beside the loop where there are workers."""
+
+REMEDIES: dict[str, str] = {
+    "read": "put the shards on faster storage, or nearer",
+    "decode": "store smaller pictures: few models need more than twice their own size",
+    "augment": "take --image-resizer torch or a cheaper augmentation (--aug-cfg), or store smaller pictures",
+    "tokenise": "shorten the captions in the shards",
+}
+"""Part of making a batch -> what makes it cheaper."""
 
 assert set(STAGES) < set(LOOP)
 assert tuple(READING) == Spent._fields
@@ -146,13 +154,7 @@ def _remedy(split: Split, chief: str, workers: int, cores: int) -> str:
         enough = min(needed, cores)
         reach = "would keep up" if needed <= cores else f"are what this machine has cores for; {needed} would keep up"
         return f"give --workers {enough}: {enough} {reach}"
-    less = {
-        "read": "put the shards on faster storage, or nearer",
-        "decode": "store smaller pictures: few models need more than twice their own size",
-        "augment": "take a cheaper augmentation (--aug-cfg), or store smaller pictures",
-        "tokenise": "shorten the captions in the shards",
-    }[chief]
-    return f"{workers} workers have {cores} cores: {less}, or give the process more cores"
+    return f"{workers} workers have {cores} cores: {REMEDIES[chief]}, or give the process more cores"
 
 
 def _percent(share: float) -> str:
