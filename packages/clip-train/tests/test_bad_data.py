@@ -11,7 +11,7 @@ import pytest
 
 from clip_core.errors import DataError
 from clip_train import TrainConfig, train
-from clip_train.data import bad_data
+from clip_train.data import bad_data, indexing
 from clip_train.data.bad_data import BadDataLimit
 
 Make = Callable[..., TrainConfig]
@@ -59,9 +59,19 @@ def damaged(tmp_path: Path, make: Any) -> Path:
     promise="The index knows what was there: what is lost is counted per shard, the run trains on the "
     "rest, and too much loss ends it.",
 )
-def test_a_run_on_a_rotten_shard_counts_what_it_lost_and_trains_on_the_rest(damaged: Path, make_config: Make) -> None:
+@pytest.mark.parametrize("guarded", [True, False])
+def test_a_run_on_a_rotten_shard_counts_what_it_lost_and_trains_on_the_rest(
+    damaged: Path, make_config: Make, monkeypatch: pytest.MonkeyPatch, guarded: bool
+) -> None:
+    if not guarded:
+        monkeypatch.setattr(indexing, "_is_same_shard", lambda table, before: False)
     result = train(make_config(train_data=str(damaged), epochs=1, batch_size=10, max_bad_fraction=0.3))
     summary = json.loads((result.folder / "summary.json").read_text())
+    if not guarded:
+        # Nobody knows what there was, and all later samples have other numbers.
+        assert summary["damaged_shards"][str(damaged)]["lost"] is None
+        assert summary["samples"] < 60
+        return
     lost = summary["damaged_shards"][str(damaged)]["lost"]
     assert 3 < lost < 12
     assert summary["samples"] == 60

@@ -160,13 +160,13 @@ def test_old_checkpoints_go_and_those_of_epochs_stay(results: Results) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("case", "least"), [("many", 50), ("every_point", 0)])
 def test_every_night_a_run_is_killed_at_every_instant(
-    case: str, least: int, shards: str, tmp_path: Path, record_property: Callable[[str, object], None]
+    case: str, least: int, shards: str, tmp_path: Path, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
     results = run_cases(tmp_path, shards, "whole", case, seconds=7200)
     for result in results[case]:
         require_identical(result, results["whole"])
     kills = sum(result.get("kills", 1) for result in results[case])
-    record_property("kills", kills)
+    record_testsuite_property(f"kills, {case}", kills)
     assert kills >= least
     if case == "every_point":
         assert kills >= 3 * results["whole"]["effects"]

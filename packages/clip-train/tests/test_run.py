@@ -13,6 +13,7 @@ import torch
 import clip_core
 from clip_core.errors import ConfigError, DataError
 from clip_train import TrainConfig, TrainingDiverged, run, train, trainer
+from clip_train.data.decode import Decoder
 from clip_train.loss import ContrastiveLoss
 
 Make = Callable[..., TrainConfig]
@@ -72,14 +73,20 @@ def test_a_run_continues_from_a_bundle(make_config: Make) -> None:
     "corrupt jpeg",
     promise="The slot is kept and filled with another sample; counted per shard, and named with its reason.",
 )
+@pytest.mark.parametrize("guarded", [True, False])
 def test_bad_samples_are_counted_in_the_result_the_log_and_the_summary(
-    make_config: Make, make: Any, tmp_path: Path
+    make_config: Make, make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guarded: bool
 ) -> None:
     samples = [make.pair(n) for n in range(16)]
     samples[3]["png"] = b"torn"
     samples[5]["txt"] = b""
     samples[8]["txt"] = b"word " * 50
     path = make.shard(tmp_path / "x.tar", samples)
+    if not guarded:
+        monkeypatch.setattr(Decoder, "_substitute", lambda self, epoch, position, reason, watch: pytest.fail(reason))
+        with pytest.raises(pytest.fail.Exception):
+            train(make_config(train_data=str(path), epochs=2))
+        return
     result = train(make_config(train_data=str(path), epochs=2))
     assert (result.skipped_samples, result.truncated_captions) == (2, 1)
     log = (result.folder / "out.log").read_text(encoding="utf-8")

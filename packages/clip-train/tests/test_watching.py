@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -64,6 +65,9 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_started() -> None:
     time.sleep(0.1)
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert f"sleep {mark}" not in listed.splitlines()
+    # Nor is one of our children left that nobody has asked how it ended.
+    children = subprocess.run(["ps", "-eo", "ppid,stat"], capture_output=True, text=True, check=True).stdout
+    assert not [line for line in children.splitlines() if line.split()[0] == str(os.getpid()) and "Z" in line]
 
 
 @needs_a_shell

@@ -160,7 +160,9 @@ def join(config: TrainConfig) -> Iterator[World]:
     method = config.parallel.dist_url or launched
     try:
         store, _, _ = next(rendezvous(method, place.rank, place.size, timeout=_MEETING))
-        store = dist.PrefixStore(f"clip-train/{next(_JOINS)}", store)  # type: ignore[attr-defined]
+        # torchrun starts all anew beside the same store, in which the addresses of those before still stand.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"clip-train/{attempt}/{next(_JOINS)}", store)  # type: ignore[attr-defined]
         own = store.clone()
         dist.init_process_group(
             backend,
