@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,12 @@ def test_the_commands_list_show_and_train(shards: str, tmp_path: Path, capsys: p
     told = capsys.readouterr().out
     assert "Learning rate and warm-up are not stated" in told
     assert "35840 of 224 processes" in told
+    for before in ([], ["recipe"], ["--recipe"]):
+        assert cli.main(["show", *before, "vit-b-16-plus-240-laion400m", "--train-data", shards]) == 0
+        optim = json.loads(capsys.readouterr().out)["optim"]
+        assert optim["batch_size"] * optim["accum_freq"] == 35840
+    assert cli.main(["show", "vit-b-16-plus-laion400m", "--train-data", shards]) == 2
+    assert "Did you mean vit_b_16_plus_240_laion400m" in capsys.readouterr().err
     words = [
         "vit-b-32-laion400m", "--train-data", shards, "--model", "tiny", "--batch-size", "8", "--epochs", "1",
         "--workers", "0", "--device", "cpu", "--precision", "fp32", "--logs", str(tmp_path),
