@@ -110,10 +110,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="clip-train",
         usage="clip-train --train-data DATA --model NAME [flags]\n"
-        "       clip-train show [RECIPE] [--toml] FLAGS   (print the resolved configuration and stop)\n"
-        "       clip-train recipes [NAME]        (list the published procedures, or show one)\n"
-        "       clip-train bench-data FLAGS [--seconds N]  (read without training, and say how fast)\n"
-        "       clip-train recipe NAME --train-data DATA [flags]",
+        "       clip-train recipe NAME --train-data DATA [flags]   (train by a published procedure)\n"
+        "       clip-train recipes [NAME]                          (list them, or show one)\n"
+        "       clip-train show [RECIPE] [--toml] FLAGS            (print the resolved configuration and stop)\n"
+        "       clip-train preflight FLAGS                         (try data, devices and disk, and stop)\n"
+        "       clip-train bench-data FLAGS [--seconds N]          (read without training, and say how fast)\n"
+        "       clip-train report RUN [RUN] [-o FILE]              (one page of a run, or of two)",
         description="Train a CLIP model. The flags are open_clip's; a unique beginning of a flag is enough.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=118),
         argument_default=argparse.SUPPRESS,
