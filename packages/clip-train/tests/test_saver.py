@@ -296,6 +296,23 @@ def test_a_state_of_another_model_or_optimiser_is_refused(make_config: Make, mon
         restore(running_of(make_config()), held, "x")
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"opt": "nadamw"}, "was trained with AdamW, not NAdam, .* same --opt"),
+        ({"ema_decay": 0.9}, "has no average, .* because of --ema-decay"),
+        ({"precision": "amp"}, "has no scaler, .* because of --precision amp"),
+    ],
+)
+def test_flags_that_need_what_the_checkpoint_has_not_are_refused_by_name(
+    make_config: Make, flags: dict[str, Any], words: str
+) -> None:
+    held = take(running_of(make_config()))
+    other = running_of(make_config(**flags))
+    with pytest.raises(clip_core.CheckpointMismatch, match=words):
+        restore(other, held, "x")
+
+
 def test_what_the_flags_say_about_the_optimiser_holds_when_a_run_goes_on(make_config: Make) -> None:
     running = running_of(make_config())
     fit(running)

@@ -49,6 +49,8 @@ _CONFIGURED = frozenset(
 
 # Parts that the first checkpoints of schema 1 lack; without them a run goes on, and they begin anew.
 _LATER = frozenset({"bad_data"})
+# Why a run needs a part that a checkpoint may not have.
+_FLAGS = {"scaler": "--precision amp", "average": "--ema-decay"}
 
 
 @dataclasses.dataclass(slots=True)
@@ -121,6 +123,7 @@ def take(running: Running) -> Snapshot:
         "config": plan.config.to_json(),
         "config_sha256": plan.config.sha256,
         "parameters": _parameter_names(plan.bundle.model, running.optimizer),
+        "optimizer": type(running.optimizer).__name__,
         "parts": trees,
         "versions": {"clip_train": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
@@ -145,6 +148,13 @@ def restore(running: Running, held: Snapshot, source: object) -> None:
             + (f" ({odd[0]} is in one of the two alone)" if odd else "")
             + ". Go on with the same flags for what is locked and for decay, or begin with --pretrained."
         )
+    # Checkpoints of schema 1 may lack it.
+    kind = type(running.optimizer).__name__
+    if held.header.get("optimizer", kind) != kind:
+        raise CheckpointMismatch(
+            f"{source} was trained with {held.header['optimizer']}, not {kind}, which remembers other things of each "
+            "parameter. Go on with the same --opt, or begin with --pretrained."
+        )
     load_optimizer(running.optimizer, states["optimizer"])
     running.guard.load_state_dict(states["guard"])
     if plan.world.is_first:
@@ -156,7 +166,11 @@ def restore(running: Running, held: Snapshot, source: object) -> None:
         if name not in states and name in _LATER:
             continue
         if name not in states:
-            raise CheckpointMismatch(f"{source} has no {name}, which this run needs. Go on with the same flags.")
+            because = f" because of {_FLAGS[name]}" if name in _FLAGS else ""
+            raise CheckpointMismatch(
+                f"{source} has no {name}, which this run needs{because}. Go on with the same flags, or begin with "
+                "--pretrained."
+            )
         part.load_state_dict(aligned(states[name], part.state_dict()))
     left = sorted(set(states) - {"optimizer", "guard", "account", "fit", *running.parts})
     if left:
@@ -227,8 +241,9 @@ def load_model(model: nn.Module, held: Mapping[str, Tensor], source: object) -> 
     if odd:
         where = "the checkpoint" if odd[0] in held else "the model"
         raise CheckpointMismatch(
-            f"{source} is of another model: {odd[0]} and {len(odd) - 1} more are in one of the two alone (this one in "
-            f"{where}). Go on with the same --model and the same flags about it."
+            f"{source} is of another model: {odd[0]} is in {where} alone"
+            + (f", and {len(odd) - 1} more are in one of the two" if odd[1:] else "")
+            + ". Go on with the same --model and the same flags about it."
         )
     for name, value in own.items():
         if value.shape != held[name].shape:
