@@ -143,6 +143,15 @@ def test_the_augmentation_of_the_convnext_card_is_understood() -> None:
     assert (made.use_timm, made.scale, made.re_prob) == (True, (0.5, 1.0), 0.4)
 
 
+def test_open_clips_word_for_patches_in_aug_cfg_goes_with_its_flag() -> None:
+    flags = ["--use-naflex", "--aug-cfg", "use_timm=True", "scale=(0.5, 1.0)"]
+    assert config(*flags, "naflex=True") == config(*flags)
+    assert config("--aug-cfg", "naflex=False") == config()
+    for words in (["--aug-cfg", "use_timm=True", "naflex=True"], [*flags, "naflex=False"]):
+        with pytest.raises(ConfigError, match=r"aug_cfg has naflex=(True|False), which goes by --use-naflex"):
+            config(*words)
+
+
 def test_a_later_flag_overrides_an_earlier_one() -> None:
     assert config("--epochs", "3", "--epochs", "5").optim.epochs == 5
 

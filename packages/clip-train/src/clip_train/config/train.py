@@ -64,7 +64,7 @@ class TrainConfig(Schema):
         body["optim"].update(adam_defaults(fields["model"], fields.get("opt", "adamw")))
         for name, value in fields.items():
             is_aug = name == "aug_cfg" and isinstance(value, Mapping)
-            body[owners[name]][name] = AugmentConfig.from_json(value) if is_aug else value
+            body[owners[name]][name] = _augmentation(value, bool(fields.get("use_naflex"))) if is_aug else value
         return cls(**{group: record(**body[group]) for group, record in groups().items()})
 
     def replace(self, **fields: Any) -> TrainConfig:
@@ -100,6 +100,15 @@ def adam_defaults(model: str, opt: str = "adamw") -> dict[str, float | None]:
         return {"beta1": None, "beta2": None, "eps": None}
     is_vit = "vit" in str(model).lower() or model == "tiny"
     return {"beta2": 0.98, "eps": 1e-6} if is_vit else {"beta2": 0.999, "eps": 1e-8}
+
+
+def _augmentation(stated: Mapping[str, Any], use_naflex: bool) -> AugmentConfig:
+    """What `stated` says, in which open_clip wants to see "naflex", too, where there is --use-naflex."""
+    rest = dict(stated)
+    naflex = rest.pop("naflex", use_naflex)
+    if naflex is not use_naflex:
+        raise ConfigError(f"aug_cfg has naflex={naflex}, which goes by --use-naflex here. Leave it out.")
+    return AugmentConfig.from_json(rest)
 
 
 def _hint(name: str, known: list[str]) -> str:
