@@ -273,7 +273,11 @@ def test_the_cost_of_an_image_goes_by_its_patches(make_flex: Make) -> None:
         ({"batch_size": 0}, "--batch-size auto cannot be together with --use-naflex"),
         ({"distill_model": "tiny", "distill_pretrained": "x"}, "--distill-model cannot be together"),
         ({"naflex_num_train_image_tokens": 100, "train_num_samples": 8}, "--train-num-samples cannot be together"),
-        ({"naflex_max_tokens_per_batch": 16}, "steps of length 9 have a single sample"),
+        (
+            {"naflex_max_tokens_per_batch": 16},
+            "per-batch 16 .* steps of length 9 have a single sample.* lower the divisor",
+        ),
+        ({"naflex_batch_sizes": (8, 4, 1)}, "With --naflex-batch-sizes 8 4 1 steps of length 16 .*Give more"),
         ({"model": "RN50"}, "of kind 'modified_resnet'; allowed for NaFlex: vision transformers"),
         ({"aug_cfg": AugmentConfig(gray_scale_prob=0.5)}, "gray_scale_prob"),
         ({"naflex_seq_lens": (4, 4)}, "different numbers"),

@@ -28,7 +28,7 @@ __all__ = ["FlexDecoder", "flex_batching", "makers_of", "require_possible", "wit
 
 
 def with_flex_augmentation(config: TrainConfig) -> TrainConfig:
-    """`config` with timm's augmentation, as open_clip makes it with --use-naflex; itself without that flag."""
+    """`config` with timm's augmentation, which --use-naflex comes with; itself without that flag."""
     if not config.naflex.use_naflex or config.data.aug_cfg.use_timm:
         return config
     return config.replace(aug_cfg=dataclasses.replace(config.data.aug_cfg, use_timm=True))
@@ -66,10 +66,16 @@ def flex_batching(config: TrainConfig, model: ClipConfig, processes: int) -> Dra
     given, accumulated = config.naflex, config.optim.accum_freq
     sizes = [size * processes * accumulated for size in given.batch_sizes]
     if min(sizes) < 2:
+        length = given.lengths[sizes.index(min(sizes))]
+        if given.naflex_batch_sizes is not None:
+            raise ConfigError(
+                f"With --naflex-batch-sizes {' '.join(map(str, given.naflex_batch_sizes))} steps of length {length} "
+                "have a single sample, and the loss compares the samples of a step. Give more."
+            )
         raise ConfigError(
             f"With --naflex-max-tokens-per-batch {given.naflex_max_tokens_per_batch} and --naflex-batch-divisor "
-            f"{given.naflex_batch_divisor} steps of length {given.lengths[sizes.index(min(sizes))]} have a single "
-            "sample, and the loss compares the samples of a step. Allow more tokens, or lower the divisor."
+            f"{given.naflex_batch_divisor} steps of length {length} have a single sample, and the loss compares the "
+            "samples of a step. Allow more tokens, or lower the divisor."
         )
     tower = model.image
     assert isinstance(tower, NaFlexConfig)
