@@ -11,6 +11,8 @@ has (`order`).
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
@@ -119,7 +121,8 @@ class EvenBatching:
         return -(-amount // self.most)
 
 
-class Choice(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Choice:
     """Something that is drawn for a step: values of equal number and weights."""
 
     values: tuple[int, ...]
@@ -127,10 +130,14 @@ class Choice(NamedTuple):
 
     def drawn(self, *key: int) -> int:
         """The place of the value that `key` draws."""
-        bounds = list(accumulate(self.weights))
-        place = bisect_right(bounds, mix(*key) / 2**64 * bounds[-1])
+        bounds, last = self._bounds
         # Rounding may reach the upper end; what has no weight is never drawn.
-        return min(place, max(n for n, weight in enumerate(self.weights) if weight > 0))
+        return min(bisect_right(bounds, mix(*key) / 2**64 * bounds[-1]), last)
+
+    @functools.cached_property
+    def _bounds(self) -> tuple[list[float], int]:
+        """Where each value ends, of the sum of the weights, and the last place that has a weight."""
+        return list(accumulate(self.weights)), max(n for n, weight in enumerate(self.weights) if weight > 0)
 
 
 class DrawnBatching:
@@ -212,14 +219,18 @@ class DrawnBatching:
     def steps(self, amount: int) -> int:
         """See `Batching.steps`."""
         while self._passed[-1] < amount:
-            self._reach(len(self._passed))
+            # By the hundred, of which the last may be more than is asked for: runs have millions of steps.
+            self._reach(len(self._drawn) + 100)
         return bisect_left(self._passed, amount)
 
     def _reach(self, steps: int) -> None:
         """Lengthen the table to `steps` steps."""
+        samples, passed = self._samples[-1], self._passed[-1]
         for step in range(len(self._drawn), steps):
             place = self.lengths.drawn(SHAPE, self._seed, step, 0)
             size = self.sizes[place]
+            samples += size
+            passed += size * self.lengths.values[place] if self._in_tokens else size
             self._drawn.append(place)
-            self._samples.append(self._samples[-1] + size)
-            self._passed.append(self._passed[-1] + size * (self.lengths.values[place] if self._in_tokens else 1))
+            self._samples.append(samples)
+            self._passed.append(passed)
