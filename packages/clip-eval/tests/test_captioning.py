@@ -30,8 +30,13 @@ def without_java(monkeypatch) -> None:
 
 @pytest.fixture
 def coca() -> Bundle:
+    return small_coca()
+
+
+def small_coca(context_length: int = 32) -> Bundle:
     tiny = clip_core.get_config("tiny")
-    text = dataclasses.replace(tiny.text, class_token=True)
+    tokenizer = dataclasses.replace(tiny.tokenizer, context_length=context_length)
+    text = dataclasses.replace(tiny.text, class_token=True, context_length=context_length)
     decoder = DecoderConfig(
         context_length=text.context_length,
         vocab_size=text.vocab_size,
@@ -44,7 +49,7 @@ def coca() -> Bundle:
         end_id=text.vocab_size - 1,
         pad_id=0,
     )
-    config = dataclasses.replace(tiny, text=text, decoder=decoder, layout="nested")
+    config = dataclasses.replace(tiny, text=text, decoder=decoder, tokenizer=tokenizer, layout="nested")
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model = build(config).eval()
@@ -134,3 +139,12 @@ def test_what_cannot_be_asked_is_refused(bundle, coca, make_retrieval) -> None:
     empty = dataclasses.replace(dataset, captions=((),) * 5)
     with pytest.raises(DataError, match="none of the 5 images that can be read has a caption"):
         evaluate_captioning(encoder, empty, images)
+
+
+def test_captions_are_no_longer_than_the_model_can_write(make_retrieval) -> None:
+    dataset = open_dataset(make_retrieval(TEXTS))
+    encoder = Encoder(bundle=small_coca(12))
+    images = encoder.images(dataset)
+    assert evaluate_captioning(encoder, dataset, images).details["generation"]["max_length"] == 12
+    with pytest.raises(ConfigError, match="max_length is 30; allowed: at most 12"):
+        evaluate_captioning(encoder, dataset, images, max_length=30)

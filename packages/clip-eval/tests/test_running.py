@@ -249,6 +249,7 @@ def test_commands_of_clip_benchmark_write_its_files(
         (["--normalize", "False"], "features have length 1"),
         (["--pretrained_model", "ViT-B-32"], "allowed: MODEL,TAG"),
         (["--dataset", "nowhere"], "no such data set folder"),
+        *((["--output", word], "allowed: {model}") for word in ("{set}", "{}", "{dataset.x}", "{dataset[x]}", "{")),
         (["--task", "linear_probe", "--train_split", "a", "b"], "--train_split has 2 values for 1 data sets"),
     ],
 )
@@ -341,6 +342,7 @@ def test_a_set_without_the_language_is_left_out_and_said(
     words = ["--dataset", "animals", "pairs", "--model", "tiny", "--pretrained", str(tmp_path / "weights")]
     assert benchmark(tmp_path, *words, "--language", "ja") == 0
     assert [path.name for path in tmp_path.glob("*_ja_*.json")] == ["pairs_ja_zeroshot_retrieval.json"]
+    assert benchmark(tmp_path, *words, "--language", "ja", "--skip_existing") == 0
     assert benchmark(tmp_path, *words, "--language", "jp") == 2
 
 

@@ -70,7 +70,7 @@ def path_of(job: Job, output: str, task: str | None, objective: str) -> Path:
     }
     try:
         return Path(output.format(**values))
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         allowed = ", ".join(f"{{{name}}}" for name in values)
         raise ConfigError(f"--output {output!r} cannot be filled ({error!r}); allowed: {allowed}.") from error
 

@@ -73,7 +73,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
                 if not (arguments.skip_existing and are_there(paths[job], ranks, aloud=arguments.verbose))
             ]
             if left:
-                _evaluate_model(arguments, left, paths, len(datasets), task, ranks)
+                # What is there already was made by an earlier start of the same command.
+                spoken = {job.language for job in part if job not in left}
+                _evaluate_model(arguments, left, paths, len(datasets), task, ranks, spoken)
 
 
 def _evaluate_model(
@@ -83,7 +85,9 @@ def _evaluate_model(
     count: int,
     task: Task | None,
     ranks: Ranks,
+    spoken: set[str],
 ) -> None:
+    """`spoken`: languages of which some data set has its file already."""
     from clip_eval.commands.run import require_writable
     from clip_eval.records import Record
     from clip_eval.running import LanguageMissing, Wanted, run
@@ -92,7 +96,6 @@ def _evaluate_model(
     validations = per_dataset(arguments.val_split, count, "--val_split")
     shares = per_dataset(arguments.val_proportion, count, "--val_proportion")
     encoder = None
-    spoken: set[str] = set()
     missing: dict[str, LanguageMissing] = {}
     for job in jobs:
         selected, language = job.selected, job.language
@@ -116,7 +119,7 @@ def _evaluate_model(
         except LanguageMissing as error:
             missing.setdefault(language, error)
             continue
-        spoken.add(language)
+        spoken = spoken | {language}
         if not found:
             raise ConfigError(f"--task {arguments.task} cannot be asked of {selected.name}; leave it out for auto.")
         for _, record in found:

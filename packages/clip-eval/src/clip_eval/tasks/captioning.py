@@ -49,14 +49,15 @@ def evaluate_captioning(
     Args:
         language: of the captions of people, see `clip_eval.languages`.
         seed: what `method="sample"` draws with; each batch of images has draws of its own.
-        generation: arguments of `CoCa.generate`; by default its beam search, which is OpenCLIP's.
+        generation: arguments of `CoCa.generate`; by default its beam search, which is OpenCLIP's, of captions no longer
+            than the model can write.
 
     Raises:
         ConfigError: the model has no decoder, pycocoevalcap is not installed, or an argument is none of `generate`'s.
         DataError: no image that can be read has a caption.
     """
     model = _require_decoder(encoder)
-    settings = _settings(generation)
+    settings = _settings(model, generation)
     require_pycocoevalcap()
     references = captions_in(dataset, language)
     rows = [row for row, place in enumerate(images.kept.tolist()) if references[place]]
@@ -147,13 +148,15 @@ def _require_decoder(encoder: Encoder) -> CoCa:
     return model
 
 
-def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(model: CoCa, given: Mapping[str, Any]) -> dict[str, Any]:
     """What `CoCa.generate` will be called with, its defaults filled in, as plain types."""
     known = {
         name: parameter.default
         for name, parameter in inspect.signature(CoCa.generate).parameters.items()
         if name not in ("self", "images", "prompt", "generator")
     }
+    # A caption by default is as long as the model can write, where that is less.
+    known["max_length"] = min(known["max_length"], model.text_decoder.context_length)
     strange = sorted(set(given) - set(known))
     if strange:
         raise ConfigError(f"captioning: unknown setting {strange[0]!r}; allowed: {', '.join(known)}, language, seed.")
