@@ -56,6 +56,17 @@ def test_a_drawn_crop_is_torchvision_s(size: tuple[int, int]) -> None:
             assert tuple(Draws(seed).crop(size[1], size[0], scale, ratio)) == tuple(expected)
 
 
+@pytest.mark.parametrize("way", ["bicubic", "bilinear"])
+def test_torch_s_filter_is_two_levels_off_where_rows_come_first(way: str) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (150, 260, 3), dtype=np.uint8)
+    # Wide parts: of tall ones Pillow 13 resizes the columns first.
+    augment = AugmentConfig(scale=(0.5, 0.9), ratio=(1.5, 1.9), interpolation=way)  # type: ignore[arg-type]
+    slow, fast = (TrainPixels(CONFIG, augment, resizer=resizer) for resizer in ("pillow", "torch"))
+    for seed in range(12):
+        difference = slow.draw(slow.open(noise), seed).int() - fast.draw(fast.open(noise), seed).int()
+        assert 0 < difference.abs().max() <= 2
+
+
 @pytest.mark.parametrize("options", OPTIONS[:5])
 def test_torch_s_filter_is_a_few_levels_off_and_draws_the_same(photo: PIL.Image.Image, options: dict) -> None:
     augment = AugmentConfig(scale=(0.3, 1.0), **{**options, "gray_scale_prob": 0.0})

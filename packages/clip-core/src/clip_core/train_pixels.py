@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 __all__ = ["Resizer", "TrainPixels"]
 
 Resizer = Literal["pillow", "torch"]
-"""Which filter resizes: Pillow's, or torch's on 8 bits, which is at most 5 of 255 levels off and much faster."""
+"""Which filter resizes: Pillow's, or torch's on 8 bits: much faster, at most 2 of 255 levels off Pillow 12's.
+
+Pillow 13 begins with the columns of tall pictures, and cuts off other values in between: torch's are up to 13 levels
+off on photographs then, and 30 on noise.
+"""
 
 
 class TrainPixels:
