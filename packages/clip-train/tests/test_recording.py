@@ -81,10 +81,10 @@ def test_a_run_says_where_its_time_went(make_config: Make, monkeypatch: pytest.M
 def test_slow_reading_is_named(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
-    from clip_train.data import decode
+    from clip_core import train_pixels
 
-    honest = decode.open_image
-    monkeypatch.setattr(decode, "open_image", lambda *a, **k: (time.sleep(0.03), honest(*a, **k))[1])
+    honest = train_pixels.open_image
+    monkeypatch.setattr(train_pixels, "open_image", lambda *a, **k: (time.sleep(0.03), honest(*a, **k))[1])
     result = train(make_config(epochs=1))
     summary = json.loads((result.folder / "summary.json").read_text(encoding="utf-8"))
     assert summary["advice"][0].startswith("the data is too slow: the loop waited")
