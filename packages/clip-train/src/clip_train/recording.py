@@ -132,8 +132,7 @@ class Recording:
         """What the split means, in words."""
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         cores = own_cores()
-        workers = self._plan.config.data.workers
-        return advise(self.split, workers=workers, cores=max(1, cores // here))
+        return advise(self.split, self._plan.config, cores=max(1, cores // here))
 
     def say(self) -> None:
         """Write the table and what it means into the log."""

@@ -13,7 +13,7 @@ from clip_train.config import TrainConfig
 from clip_train.cores import own_cores
 from clip_train.data.loader import explain_dead_workers, iterate_batches
 from clip_train.data.spent import Spent
-from clip_train.measuring.split import READING, REMEDIES
+from clip_train.measuring.split import READING, find_remedy
 from clip_train.plan import prepare
 
 __all__ = ["Reading", "advise_reading", "measure_reading"]
@@ -84,7 +84,7 @@ def advise_reading(reading: Reading, config: TrainConfig, cores: int | None = No
     """What would make it faster, a sentence each; cores: that this process has (default: ask the system)."""
     cores = cores or own_cores()
     chief = max(READING, key=reading.share)
-    said = [f"{READING[chief]} takes {100 * reading.share(chief):.0f} % of the reading: {REMEDIES[chief]}"]
+    said = [f"{READING[chief]} takes {100 * reading.share(chief):.0f} % of the reading: {find_remedy(chief, config)}"]
     if config.data.workers < cores:
         said.append(f"give --workers {cores}: so many cores are here, and {config.data.workers} workers")
     return said

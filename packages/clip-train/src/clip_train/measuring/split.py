@@ -11,10 +11,11 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from clip_train.config import TrainConfig
 from clip_train.data.spent import Spent
 from clip_train.measuring.clock import STAGES
 
-__all__ = ["LOOP", "READING", "REMEDIES", "Split", "advise", "describe"]
+__all__ = ["LOOP", "READING", "Split", "advise", "describe", "find_remedy"]
 
 LOOP: dict[str, str] = {
     "wait": "waiting for data",
@@ -32,13 +33,12 @@ LOOP: dict[str, str] = {
 READING: dict[str, str] = {"read": "read", "decode": "decode", "augment": "augment", "tokenise": "tokenise"}
 """Parts of making a batch, which is done beside the loop where there are workers."""
 
-REMEDIES: dict[str, str] = {
+_REMEDIES = {
     "read": "put the shards on faster storage, or nearer",
     "decode": "store smaller pictures: few models need more than twice their own size",
-    "augment": "take --image-resizer torch or a cheaper augmentation (--aug-cfg), or store smaller pictures",
+    "augment": "take a cheaper augmentation (--aug-cfg), or store smaller pictures",
     "tokenise": "shorten the captions in the shards",
 }
-"""Part of making a batch -> what makes it cheaper."""
 
 assert set(STAGES) < set(LOOP)
 assert tuple(READING) == Spent._fields
@@ -116,10 +116,17 @@ def _row(name: str, seconds: float, share: float) -> str:
     return f"  {name:<18}{1000 * seconds:>9.2f} ms{100 * share:>7.1f} %"
 
 
-def advise(split: Split, *, workers: int, cores: int) -> list[str]:
+def find_remedy(part: str, config: TrainConfig) -> str:
+    """What makes a part of making a batch cheaper, of what the run does not do already."""
+    if part == "augment" and config.data.image_resizer == "pillow" and not config.naflex.use_naflex:
+        return f"{_REMEDIES[part]}, or take --image-resizer torch"
+    return _REMEDIES[part]
+
+
+def advise(split: Split, config: TrainConfig, *, cores: int) -> list[str]:
     """What the split means and what to do, a sentence each.
 
-    workers: of one process; cores: that the processes of this machine have for each of them.
+    cores: that the processes of this machine have for each of them.
     """
     if not split.steps or not split.seconds:
         return []
@@ -133,7 +140,7 @@ def advise(split: Split, *, workers: int, cores: int) -> list[str]:
             f"the data is too slow: the loop waited {_percent(waited)} of the time; {READING[chief]} takes "
             f"{_percent(split.share_of_reading(chief))} of the reading"
         )
-        said.append(_remedy(split, chief, workers, cores))
+        said.append(_more_workers(split, chief, config, cores))
     if split.share("communication") > _MUCH:
         said.append(
             f"processes wait for the slowest of them {_percent(split.share('communication'))} of the time; "
@@ -147,14 +154,15 @@ def advise(split: Split, *, workers: int, cores: int) -> list[str]:
     return said
 
 
-def _remedy(split: Split, chief: str, workers: int, cores: int) -> str:
+def _more_workers(split: Split, chief: str, config: TrainConfig, cores: int) -> str:
+    workers = config.data.workers
     busy = split.seconds - split.loop["wait"]
     needed = math.ceil(sum(split.reading.values()) / busy) if busy > 0 else 0
     if needed > workers and workers < cores:
         enough = min(needed, cores)
         reach = "would keep up" if needed <= cores else f"are what this machine has cores for; {needed} would keep up"
         return f"give --workers {enough}: {enough} {reach}"
-    return f"{workers} workers have {cores} cores: {REMEDIES[chief]}, or give the process more cores"
+    return f"{workers} workers have {cores} cores: {find_remedy(chief, config)}, or give the process more cores"
 
 
 def _percent(share: float) -> str:
