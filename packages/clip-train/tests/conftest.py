@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 import webdataset
 
 from clip_train import TrainConfig
+from forked_runs import Inject, Processes, fields_of, losses
 
 WORDS = ("red", "green", "blue", "dark", "pale", "round", "long", "old", "wide", "calm")
 
@@ -106,3 +107,35 @@ def loss_worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int
     found: dict[tuple[int, int] | str, Any] = {name: torch.load(folder / "{}-{}.pt".format(*name)) for name in names}
     found["absent"] = torch.load(folder / "absent-0.pt")
     return found
+
+
+@pytest.fixture
+def launch(shards: str, tmp_path: Path) -> Iterator[Callable[..., Processes]]:
+    started: list[Processes] = []
+
+    def start(
+        inject: Inject = lambda rank: None,
+        *,
+        size: int = 2,
+        name: str = "run",
+        address: str = "127.0.0.1",
+        **fields: Any,
+    ) -> Processes:
+        folder = tmp_path / f"{name}-{len(started)}"
+        folder.mkdir()
+        given = {**fields_of(shards, tmp_path / "logs", name), **fields}
+        started.append(Processes(folder, size, given, inject, address))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.end()
+
+
+@pytest.fixture(scope="session")
+def whole(shards: str, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, float, str]]:
+    """What two processes log that nothing happens to."""
+    folder = tmp_path_factory.mktemp("whole")
+    run = Processes(folder, 2, fields_of(shards, folder / "logs", "whole"), lambda rank: None)
+    assert run.wait(0, 1) == [0, 0], run.err(0)
+    return losses(run.run)

@@ -9,7 +9,6 @@ import contextlib
 import copy
 import ctypes
 import json
-import logging
 import os
 import shutil
 import signal
@@ -17,7 +16,6 @@ import socket
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,154 +23,20 @@ from typing import Any
 import pytest
 import torch
 
-from clip_core.errors import ClipError, DataError
-from clip_hub import retrying
-from clip_train import TrainConfig, train, trainer
+from clip_core.errors import DataError
+from clip_train import TrainConfig, trainer
 from clip_train import run as run_module
 from clip_train import watchdog as watchdog_module
 from clip_train.checkpoint import newest
 from clip_train.checkpoint.saver import Saver
-from clip_train.data import fetching
 from clip_train.exit_codes import LOST_A_PROCESS, STOPPED
 from clip_train.guard import Guard
 from clip_train.plan import prepare
 from clip_train.stopping import Stopping
 from clip_train.watchdog import Watchdog
+from forked_runs import Processes, fields_of, losses, records, slowly
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked here")
-
-Inject = Callable[[int], object]
-
-
-class Processes:
-    """The processes of one run, forked from this one, which has torch loaded; each leaves a code and its stderr."""
-
-    def __init__(
-        self, folder: Path, size: int, fields: dict[str, Any], inject: Inject, address: str = "127.0.0.1"
-    ) -> None:
-        self.address = address
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-        self.folder, self.began = folder, time.monotonic()
-        self.run = Path(fields["logs"]) / fields["name"]
-        self.pids = [self._fork(rank, size, port, fields, inject) for rank in range(size)]
-        self._codes: dict[int, int] = {}
-
-    def _fork(self, rank: int, size: int, port: int, fields: dict[str, Any], inject: Inject) -> int:
-        pid = os.fork()
-        if pid:
-            return pid
-        code = 1
-        try:
-            file = os.open(self.folder / f"{rank}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            os.dup2(file, 1)
-            os.dup2(file, 2)
-            sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
-            logging.getLogger().handlers = [logging.StreamHandler(sys.stderr)]
-            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": port}
-            os.environ.update({name: str(value) for name, value in place.items()}, MASTER_ADDR=self.address)
-            inject(rank)
-            train(TrainConfig.of(**fields))
-            code = 0
-        except ClipError as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            code = getattr(error, "exit_code", 2)
-        except BaseException:
-            traceback.print_exc(file=sys.stderr)
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-
-    def err(self, rank: int) -> str:
-        path = self.folder / f"{rank}.err"
-        return path.read_text(encoding="utf-8") if path.exists() else ""
-
-    def poll(self, rank: int) -> int | None:
-        if rank not in self._codes:
-            pid, status = os.waitpid(self.pids[rank], os.WNOHANG)
-            if pid:
-                self._codes[rank] = os.waitstatus_to_exitcode(status)
-        return self._codes.get(rank)
-
-    def wait(self, *ranks: int, seconds: float = 150.0) -> list[int]:
-        deadline = time.monotonic() + seconds
-        while any(self.poll(rank) is None for rank in ranks):
-            assert time.monotonic() < deadline, "\n".join(self.err(rank)[-3000:] for rank in ranks)
-            time.sleep(0.02)
-        return [self._codes[rank] for rank in ranks]
-
-    def wait_for_step(self, step: int) -> None:
-        deadline = time.monotonic() + 120
-        while not any(record["step"] >= step for record in records(self.run)):
-            assert time.monotonic() < deadline, self.err(0)[-3000:]
-            assert self.poll(0) is None, self.err(0)[-3000:]
-            time.sleep(0.01)
-
-    def end(self) -> None:
-        for rank, pid in enumerate(self.pids):
-            if self.poll(rank) is None:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-
-
-def records(run: Path) -> list[dict[str, Any]]:
-    path = run / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def losses(run: Path) -> list[tuple[int, float, str]]:
-    return [(record["step"], record["loss"], record["samples"]) for record in records(run)]
-
-
-def fields_of(shards: str, logs: Path, name: str) -> dict[str, Any]:
-    return {
-        "model": "tiny", "train_data": shards, "batch_size": 4, "epochs": 6, "lr": 1e-3, "warmup": 2, "workers": 0,
-        "device": "cpu", "precision": "fp32", "logs": str(logs), "name": name, "save_frequency": 0,
-    }  # fmt: skip
-
-
-@pytest.fixture
-def launch(shards: str, tmp_path: Path) -> Iterator[Callable[..., Processes]]:
-    started: list[Processes] = []
-
-    def start(
-        inject: Inject = lambda rank: None,
-        *,
-        size: int = 2,
-        name: str = "run",
-        address: str = "127.0.0.1",
-        **fields: Any,
-    ) -> Processes:
-        folder = tmp_path / f"{name}-{len(started)}"
-        folder.mkdir()
-        given = {**fields_of(shards, tmp_path / "logs", name), **fields}
-        started.append(Processes(folder, size, given, inject, address))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.end()
-
-
-@pytest.fixture(scope="module")
-def whole(shards: str, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, float, str]]:
-    """What two processes log that nothing happens to."""
-    folder = tmp_path_factory.mktemp("whole")
-    run = Processes(folder, 2, fields_of(shards, folder / "logs", "whole"), lambda rank: None)
-    assert run.wait(0, 1) == [0, 0], run.err(0)
-    return losses(run.run)
-
-
-def slowly(seconds: float) -> None:
-    """Every step takes `seconds` longer, so that something can happen meanwhile."""
-    honest = trainer._step
-
-    def step(*arguments: Any) -> Any:
-        time.sleep(seconds)
-        return honest(*arguments)
-
-    trainer._step = step
 
 
 def spoil_loss(when: Callable[[int], bool], factor: float) -> None:
@@ -249,51 +113,6 @@ def test_a_run_of_spikes_takes_training_back_and_past_the_data(
         f"{plan.decoder.batch([divmod(slot, 40) for slot in range(8 * n, 8 * n + 8)]).digest:016x}" for n in range(51)
     ]
     assert [record["samples"] for record in found] == digests[:35] + digests[36:]
-
-
-@pytest.mark.failure("pipe exits 1", promise="In a run of two processes it is fetched again; the losses are the same.")
-@pytest.mark.failure("pipe hangs", promise="In a run of two processes it is fetched again; the losses are the same.")
-@pytest.mark.failure("stragglers", promise="In a run of two processes the slow one is named in the log.")
-@pytest.mark.parametrize("guarded", [True, False])
-def test_pipes_that_fail_and_hang_and_a_slow_process_cost_time_and_no_sample(
-    launch: Callable[..., Processes], shards: str, tmp_path: Path, guarded: bool
-) -> None:
-    def piped(number: int, trouble: str) -> str:
-        """The first time there is trouble in the middle of the shard."""
-        calls, shard = tmp_path / f"calls-{number}", Path(shards).with_name(f"0000{number}.tar")
-        return f"pipe:test -e {calls} || {{ touch {calls}; head -c 9000 {shard}; {trouble}; }}; cat {shard}"
-
-    def inject(rank: int) -> None:
-        retrying.sleep = lambda seconds: None
-        if not guarded:
-            fetching.retrying = lambda action, what: action()
-
-    mark = f"98765{os.getpid()}"
-    pattern = f"{piped(0, 'exit 1')}::{piped(1, f'sleep {mark} & sleep {mark}')}"
-    fields = {
-        "train_data": pattern,
-        "dataset_type": "webdataset",
-        "epochs": 2,
-        "order_streams": 2,
-        "stall_timeout": 1.0,
-    }
-    run = launch(inject, name="troubled", data_cache=str(tmp_path / "troubled"), **fields)
-    codes = run.wait(0, 1)
-    # Nothing of what hung is left.
-    assert mark not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    if not guarded:
-        assert codes == [2, 2]
-        assert "trouble of the place that it comes from and not of the data" in run.err(0)
-        return
-    assert codes == [0, 0], run.err(0)
-    said = run.err(0) + run.err(1)
-    assert said.count("ended with exit code 1; trying again") == said.count(" has stalled: ") == 1
-    # All trouble is over: the same run with another cache, and with one slow process.
-    other = launch(lambda rank: slowly(0.2) if rank else None, name="well", data_cache=str(tmp_path / "well"), **fields)
-    assert other.wait(0, 1) == [0, 0], other.err(0)
-    assert losses(run.run) == losses(other.run)
-    assert "process 1 on" in other.err(0)
-    assert "is the slowest" in other.err(0)
 
 
 @pytest.mark.failure(
@@ -396,61 +215,6 @@ def test_a_killed_process_is_named_and_ends_the_others(
     again = launch(save_every_n_steps=4, resume="latest")
     assert again.wait(0, 1) == [0, 0], again.err(0)
     assert losses(again.run) == whole
-
-
-LAUNCHED = """
-import os, signal, sys, time
-from clip_train import trainer
-from clip_train.cli import main
-
-attempt, rank = int(os.environ["TORCHELASTIC_RESTART_COUNT"]), int(os.environ["RANK"])
-kills = [tuple(map(int, word.split(":"))) for word in sys.argv[1].split(",")]
-honest = trainer._step
-
-def step(running, number, *more):
-    if attempt < len(kills) and kills[attempt] == (rank, number):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return honest(running, number, *more)
-
-trainer._step = step
-sys.exit(main(sys.argv[2:]))
-"""
-
-
-@pytest.mark.failure("dead rank", promise="torchrun --max-restarts starts all again, and the run ends as if untouched.")
-@pytest.mark.parametrize(
-    ("kills", "guarded"),
-    [
-        ("1:7", True),
-        pytest.param("0:5,1:10,0:21", True, marks=pytest.mark.slow),
-        pytest.param("1:7", False, marks=pytest.mark.slow),
-    ],
-)
-def test_torchrun_starts_killed_processes_again_and_the_run_is_the_same(
-    whole: list[Any], shards: str, tmp_path: Path, kills: str, guarded: bool
-) -> None:
-    script = tmp_path / "launched.py"
-    script.write_text(LAUNCHED, encoding="utf-8")
-    fields = {**fields_of(shards, tmp_path / "logs", "run"), "save_every_n_steps": 4}
-    words = [word for name, value in fields.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=3"]
-    again = ["--resume", "latest"] if guarded else []
-    done = subprocess.run(
-        [*launcher, "--", str(script), kills, *words, *again],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    if not guarded:
-        assert done.returncode != 0
-        assert "already holds a run" in done.stderr
-        return
-    assert done.returncode == 0, done.stderr[-6000:]
-    assert losses(tmp_path / "logs" / "run") == whole
-    log = (tmp_path / "logs" / "run" / "out.log").read_text(encoding="utf-8")
-    assert log.count("going on after step") == len(kills.split(","))
 
 
 def test_an_error_of_one_process_is_quoted_by_the_others(launch: Callable[..., Processes]) -> None:
