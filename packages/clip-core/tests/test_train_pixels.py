@@ -14,7 +14,7 @@ from torchvision import transforms
 import clip_core
 from clip_core.augment import AugmentConfig, seed_augmentation
 from clip_core.draws import Draws
-from clip_core.errors import ConfigError
+from clip_core.errors import ConfigError, ImageError
 from clip_core.preprocess import build_transform
 from clip_core.train_pixels import TrainPixels
 
@@ -90,6 +90,22 @@ def test_modes_that_pillow_resizes_in_its_own_way_stay_with_it(photo: PIL.Image.
         picture.putalpha(PIL.Image.linear_gradient("L").resize(picture.size))
     slow, fast = (TrainPixels(CONFIG, resizer=resizer) for resizer in ("pillow", "torch"))
     assert torch.equal(slow.draw(slow.open(picture), 3), fast.draw(fast.open(picture), 3))
+
+
+def test_arrays_are_pictures_and_refused_for_both_filters_alike(photo: PIL.Image.Image) -> None:
+    colours = np.array(photo.resize((60, 50)))
+    held = np.frombuffer(colours.tobytes(), np.uint8).reshape(colours.shape)
+    alpha = np.full((50, 60, 1), 90, np.uint8)
+    usable = (colours, held, colours[::-1], colours[:, :, 0], np.concatenate([colours, alpha], axis=2))
+    pillow, torch_s = (TrainPixels(CONFIG, resizer=resizer) for resizer in ("pillow", "torch"))
+    for pixels in usable:
+        exact, near = (maker.draw(maker.open(pixels), 3) for maker in (pillow, torch_s))
+        assert exact.shape == near.shape
+        assert (exact.int() - near.int()).abs().float().mean() < 0.5
+    for pixels in (colours.astype(np.float32), colours[:0], np.zeros((50, 60, 2), np.uint8)):
+        for maker in (pillow, torch_s):
+            with pytest.raises(ImageError, match="Cannot open the array"):
+                maker.open(pixels)
 
 
 def test_plain_draws_leave_the_global_generators_alone(photo: PIL.Image.Image) -> None:
