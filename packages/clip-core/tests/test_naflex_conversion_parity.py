@@ -84,7 +84,7 @@ def test_what_cannot_be_one_is_refused_in_words() -> None:
         (clip_core.get_config("RN50").image, "of kind 'modified_resnet'; allowed for NaFlex"),
         (timm("convnext_base", options=()), "timm's convnext_base; allowed for NaFlex"),
         (dataclasses.replace(VIT, pool="average"), "image.pool"),
-        (dataclasses.replace(VIT, image_size=36), "divisor of image_size 36"),
+        (dataclasses.replace(VIT, image_size=36), "36 x 36 are not of whole patches of 8, .*; 32 x 32 are"),
     ):
         preprocess = dataclasses.replace(config_of("vit").preprocess, size=tower.image_size)
         with pytest.raises(ConfigError, match=words):

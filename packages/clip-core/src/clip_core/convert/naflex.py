@@ -48,6 +48,12 @@ def to_naflex_config(config: ClipConfig) -> ClipConfig:
         kind = f"timm's {image.name}" if isinstance(image, TimmConfig) else f"of kind {image.kind!r}"
         raise ConfigError(f"The image tower is {kind}; allowed for NaFlex: vision transformers, timm's and plain ones.")
     height, width = size_pair(image.image_size)
+    whole = height - height % patch_size, width - width % patch_size
+    if whole != (height, width):
+        raise ConfigError(
+            f"Images of {height} x {width} are not of whole patches of {patch_size}, as NaFlex needs them; "
+            f"{whole[0]} x {whole[1]} are, with the same patches (`image_size`, clip-train's --force-image-size)."
+        )
     options: Options = tuple(
         sorted((key, tuple(value) if isinstance(value, list) else value) for key, value in arguments.items())
     )
