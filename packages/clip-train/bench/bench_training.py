@@ -24,6 +24,7 @@ import json
 import math
 import os
 import platform
+import signal
 import statistics
 import sys
 import tempfile
@@ -197,6 +198,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep runs and shards here (default: a folder that is deleted)")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started ends, too
     given.batch_size = given.batch_size or (64 if given.curve else 48)
     given.steps = given.steps or (150 if given.curve else 8)
     with tempfile.TemporaryDirectory() as made:
