@@ -53,7 +53,7 @@ def test_a_run_leaves_a_folder_that_says_all_and_a_bundle_that_loads(make_config
 def test_the_saved_weights_are_the_trained_ones(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[Any] = []
     honest = run.prepare
-    monkeypatch.setattr(run, "prepare", lambda config, world: plans.append(honest(config, world)) or plans[-1])
+    monkeypatch.setattr(run, "prepare", lambda *given: plans.append(honest(*given)) or plans[-1])
     result = train(make_config())
     trained = plans[0].bundle.model.state_dict()
     saved = clip_core.load(result.bundle).model.state_dict()
@@ -140,7 +140,7 @@ def test_a_taken_name_and_a_full_disk_are_found_before_anything_is_read(
     (tmp_path / "logs" / "mine").mkdir(parents=True)
     (tmp_path / "logs" / "mine" / "config.json").write_text("{}", encoding="utf-8")
     with monkeypatch.context() as patch:
-        patch.setattr(run, "prepare", lambda _: pytest.fail("the data was read first"))
+        patch.setattr(run, "prepare", lambda *_: pytest.fail("the data was read first"))
         with pytest.raises(clip_core.ConfigError, match="already holds a run"):
             train(make_config(name="mine"))
     monkeypatch.setattr("shutil.disk_usage", lambda _: types.SimpleNamespace(free=10**6))
