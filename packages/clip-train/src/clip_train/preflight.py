@@ -30,6 +30,7 @@ from clip_train.checkpoint import published
 from clip_train.config import TrainConfig
 from clip_train.data.decode import Batch
 from clip_train.data.images import describe, each, size_in_bytes
+from clip_train.data.threads import AHEAD
 from clip_train.plan import Plan
 from clip_train.precision import autocast
 from clip_train.world import World
@@ -41,8 +42,6 @@ _log = logging.getLogger(__name__)
 _SAMPLES = 8
 _PACKAGES = ("clip_core", "clip_hub", "clip_eval", "clip_train")
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "PIL", "simplejpeg")
-# What torch's loader reads ahead for each worker, beside the batch that is being made.
-_AHEAD = 4 + 1
 _CHECKPOINTS = 3
 
 
@@ -254,7 +253,8 @@ def _try_shared_memory(plan: Plan, batch: Batch, neighbours: int) -> str:
     if workers == 0 or plan.config.data.worker_kind == "thread" or sys.platform != "linux" or not place.is_dir():
         return "shared memory: not needed"
     share = size_in_bytes(batch.images) // len(batch.tokens) * plan.share.fullest
-    needed = share * workers * _AHEAD * neighbours
+    # Beside what waits to be taken, each makes one.
+    needed = share * workers * (AHEAD + 1) * neighbours
     free = shutil.disk_usage(place).free
     if free < needed:
         raise ConfigError(

@@ -35,7 +35,7 @@ from clip_train.data.batching import Batching, EvenBatching, Form
 from clip_train.data.decode import Batch, Decoder
 from clip_train.data.images import each
 from clip_train.data.replacing import WorkerDied, leave_dead_workers_to_us, replace_dead_workers
-from clip_train.data.threads import in_threads
+from clip_train.data.threads import AHEAD, in_threads
 
 __all__ = ["Share", "StepDataset", "WorkerDied", "explain_dead_workers", "iterate_batches", "require_thread_safe"]
 
@@ -179,7 +179,7 @@ def _iterate(decoder: Decoder, share: Share, numbers: range, *, workers: int, de
             num_workers=workers,
             collate_fn=_as_is,  # type: ignore[arg-type]  # without a batch size it gets one batch, not a list
             pin_memory=device.type == "cuda",
-            prefetch_factor=4 if workers else None,
+            prefetch_factor=AHEAD if workers else None,
             worker_init_fn=_start_worker,
             multiprocessing_context=_start_method() if workers else None,
         )

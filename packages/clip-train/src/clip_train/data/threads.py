@@ -18,7 +18,7 @@ __all__ = ["AHEAD", "Halt", "in_threads"]
 T = TypeVar("T")
 
 AHEAD = 4
-"""Results of each thread that wait to be taken; as many as torch's loader keeps for each process."""
+"""Results of each worker that wait to be taken, whether it is a thread or a process."""
 # How long threads that hang, say in transfers, are waited for, all together.
 _PARTING_SECONDS = 5.0
 # On Windows a wait without an end would keep Ctrl-C waiting, too.
