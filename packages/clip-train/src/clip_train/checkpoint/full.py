@@ -25,7 +25,18 @@ from clip_train import lora
 from clip_train.checkpoint import disk
 from clip_train.checkpoint.state import SCHEMA, Snapshot, whole
 
-__all__ = ["LORA_FILE", "STATE", "collected", "read", "read_foreign", "read_header", "take_part", "write", "write_rest"]
+__all__ = [
+    "LORA_FILE",
+    "STATE",
+    "bundle_weights",
+    "collected",
+    "read",
+    "read_foreign",
+    "read_header",
+    "take_part",
+    "write",
+    "write_rest",
+]
 
 STATE = "state.json"
 LORA_FILE = "lora.safetensors"
@@ -55,16 +66,21 @@ def take_part(snapshot: Snapshot) -> None:
         whole(value)
 
 
+def bundle_weights(snapshot: Snapshot) -> dict[str, Tensor]:
+    """The weights as a bundle has them, of a snapshot that `collected` gives: with LoRA, the sum."""
+    given = snapshot.header["config"]["model"]
+    if given.get("lora_rank") is None:
+        return snapshot.model
+    return lora.merged(snapshot.model, lora.scaling(given["lora_rank"], given["lora_alpha"]))
+
+
 def write(folder: Path, snapshot: Snapshot, bundle: clip_core.Bundle) -> None:
     """Write `snapshot`, as `collected` gives it, into the empty `folder`; `OSError` where that fails."""
     disk.write_text(folder / CONFIG_FILE, config_text(bundle.config))
-    weights = snapshot.model
     if lora.has_adapters(bundle.model):
-        given = snapshot.header["config"]["model"]
-        weights = lora.merged(weights, lora.scaling(given["lora_rank"], given["lora_alpha"]))
         disk.write_tensors(folder / LORA_FILE, lora.apart(snapshot.model))
         lora.save_adapters(bundle.model, snapshot.model, folder / "adapters")
-    disk.write_tensors(folder / WEIGHTS_FILE, weights)
+    disk.write_tensors(folder / WEIGHTS_FILE, bundle_weights(snapshot))
     for path in tokenizer_files(bundle.tokenizer):
         disk.copy_file(Path(path), folder / Path(path).name)
     write_rest(folder, snapshot)

@@ -25,7 +25,6 @@ import clip_core
 from clip_core.errors import CheckpointMismatch
 from clip_core.storage import CONFIG_FILE, WEIGHTS_FILE, config_text
 from clip_core.tokenizer import tokenizer_files
-from clip_train import lora
 from clip_train.checkpoint import disk, full
 from clip_train.checkpoint.manifest import scratch_folder
 from clip_train.checkpoint.state import Snapshot, is_divided
@@ -172,13 +171,10 @@ def export(folder: str | os.PathLike[str], target: str | os.PathLike[str]) -> Pa
     """
     folder, target = Path(folder), Path(target)
     state = read(folder) if (folder / SHARDS).is_dir() else full.read(folder)
-    weights, given = full.collected(state, copy=False).model, state.header["config"]["model"]
-    if given.get("lora_rank") is not None:
-        weights = lora.merged(weights, lora.scaling(given["lora_rank"], given["lora_alpha"]))
     scratch = target.with_name(f".{target.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
     disk.make_folder(scratch)
-    disk.write_tensors(scratch / WEIGHTS_FILE, weights)
+    disk.write_tensors(scratch / WEIGHTS_FILE, full.bundle_weights(full.collected(state, copy=False)))
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     parts = {
         full.STATE,
