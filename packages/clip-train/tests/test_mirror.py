@@ -32,6 +32,16 @@ def published(run: Path, name: str, data: bytes) -> Path:
     return made
 
 
+@pytest.fixture
+def replaced(folder: Path, tmp_path: Path) -> Path:
+    """A checkpoint of the run; over there, in `remote`, is one of its name from a run before, whole by itself."""
+    remote = tmp_path / "remote"
+    Mirror(folder, str(remote), seconds=1000, protocol="fsspec").copy()
+    made = published(folder, "step-00000001", b"new")
+    published(remote / "mine", made.name, b"old")
+    return made
+
+
 def contents(place: Path) -> dict[str, str]:
     return {str(path.relative_to(place)): path.read_text() for path in place.rglob("*") if path.is_file()}
 
@@ -141,14 +151,10 @@ def test_a_run_that_is_started_again_copies_no_checkpoint_twice(folder: Path, tm
 
 
 def test_half_a_checkpoint_never_looks_whole_over_there(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, replaced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remote = tmp_path / "remote"
-    Mirror(folder, str(remote), seconds=1000, protocol="fsspec").copy()
-    made = published(folder, "step-00000001", b"new")
-    there = remote / "mine" / "checkpoints" / made.name
-    # The remains of a run before, whole by themselves.
-    published(remote / "mine", made.name, b"old")
+    there = remote / "mine" / "checkpoints" / replaced.name
     mirror = Mirror(folder, str(remote), seconds=1000, protocol="fsspec")
     honest, seen = mirror._copy_one, []
 
@@ -170,15 +176,12 @@ def test_half_a_checkpoint_never_looks_whole_over_there(
 
 
 def test_a_checkpoint_that_cannot_be_compared_is_asked_about_again_before_it_is_copied(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, replaced: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remote = tmp_path / "remote"
-    Mirror(folder, str(remote), seconds=1000, protocol="fsspec").copy()
-    made = published(folder, "step-00000001", b"new")
-    there = remote / "mine" / "checkpoints" / made.name
-    published(remote / "mine", made.name, b"old")
+    there = remote / "mine" / "checkpoints" / replaced.name
     mirror = Mirror(folder, str(remote), seconds=1000, protocol="fsspec")
-    system = type(mirror._place(made)[0])
+    system = type(mirror._place(replaced)[0])
     with monkeypatch.context() as patch:
         patch.setattr(system, "cat_file", Mock(side_effect=TimeoutError("no answer")))
         with pytest.raises(TimeoutError):
